@@ -1,0 +1,1 @@
+"""Policies: the candidate-scoring SAC, its baselines, training, evaluation and export."""

@@ -1,0 +1,247 @@
+"""Soft Actor-Critic over described candidates, on the off-policy machinery of Stable-Baselines3.
+
+The critic is the planner's own formula with a learned forecast inside: a network corrects the
+planner's chance that each payload is on time, and `base + gain * chance` turns chances into values.
+Where the environment tells what every payload would have met (`info["payload_on_time"]`: link and
+server do not depend on the action), the forecast learns from all of them at once by cross-entropy.
+Where it does not (live, logs), a residual on the taken action's value learns by the ordinary SAC
+target (Haarnoja et al., arXiv 1812.05905, eq. 5-6).
+
+Over a finite set the soft-optimal actor is known in closed form, `softmax(Q / temperature)`; so no
+actor network is fitted to it. The temperature is tuned to a target entropy as in that paper's
+eq. 18. Deployed, the controller is greedy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+from torch.nn import functional
+
+from adaptive_split.agents.networks import Forecast, Residual
+from adaptive_split.errors import ConfigError
+from adaptive_split.observation import CONTEXT, PAYLOAD_COLUMNS
+
+UNKNOWN = -1
+TARGET_ENTROPY = 0.35
+"""Nats; a third of a choice between three equal candidates: most moments have few good ones."""
+
+
+class CandidatePolicy(BasePolicy):
+    """Value of every candidate of a flat observation, and the softmax actor over them."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        *,
+        payload_index: tuple[int, ...] = (),
+        **_: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        count = int(action_space.n)
+        if len(payload_index) != count:
+            raise ConfigError(
+                f"payload_index must name a payload (or -1) for each of {count} candidates; "
+                f"got {len(payload_index)}"
+            )
+        self.num_payloads = max(payload_index) + 1
+        self.num_candidates = count
+        self.register_buffer("payload_index", torch.tensor(payload_index).clamp(min=0))
+        self.forecast = Forecast()
+        self.residual = Residual()
+        self.log_temperature = torch.nn.Parameter(torch.tensor(np.log(0.02), dtype=torch.float32))
+        rate = lr_schedule(1)
+        networks = [*self.forecast.parameters(), *self.residual.parameters()]
+        self.optimizer = torch.optim.Adam(networks, lr=rate)
+        self.temperature_optimizer = torch.optim.Adam([self.log_temperature], lr=rate)
+
+    def parts(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cut a flat observation into context, payload rows, base and gain."""
+        columns = len(PAYLOAD_COLUMNS)
+        sizes = [len(CONTEXT), self.num_payloads * columns, self.num_candidates, self.num_candidates]
+        context, rows, base, gain = flat.split(sizes, 1)
+        return context, rows.reshape(len(flat), self.num_payloads, columns), base, gain
+
+    def values(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Value of every candidate `(B, N)` and log odds of every payload `(B, P)`."""
+        context, rows, base, gain = self.parts(flat)
+        odds = self.forecast(context, rows)
+        chance = torch.sigmoid(odds)[:, self.payload_index]
+        planned = base + gain * chance
+        return planned + self.residual(context, base, gain, chance.detach()), odds
+
+    def forward(self, obs: Tensor, deterministic: bool = True) -> Tensor:
+        """Choose a candidate per row."""
+        return self._predict(obs, deterministic)
+
+    def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        values, _ = self.values(observation)
+        if deterministic:
+            return values.argmax(1)
+        logits = values / self.log_temperature.exp()
+        return torch.distributions.Categorical(logits=logits).sample()
+
+
+class CounterfactualBuffer(ReplayBuffer):
+    """Replay that also keeps, per transition, whether each payload would have been on time.
+
+    Transitions of lanes that only reset (`info["idle"]`) are left out.
+    """
+
+    def __init__(self, *args: Any, num_payloads: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_time = np.full((self.buffer_size, self.n_envs, num_payloads), UNKNOWN, np.int8)
+        self.weight = np.ones((self.buffer_size, self.n_envs), np.float32)
+
+    def add(
+        self,
+        obs: NDArray[Any],
+        next_obs: NDArray[Any],
+        action: NDArray[Any],
+        reward: NDArray[Any],
+        done: NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one transition per lane."""
+        for lane, info in enumerate(infos):
+            known = info.get("payload_on_time")
+            self.on_time[self.pos, lane] = UNKNOWN if known is None else known
+            self.weight[self.pos, lane] = 0.0 if info.get("idle") else 1.0
+        super().add(obs, next_obs, action, reward, done, infos)
+
+    def draw(self, count: int) -> dict[str, Tensor]:
+        """Sample `count` transitions uniformly."""
+        top = self.buffer_size if self.full else self.pos
+        rows = np.random.randint(0, top, count)  # noqa: NPY002 - SB3 seeds this generator
+        lanes = np.random.randint(0, self.n_envs, count)  # noqa: NPY002
+        arrays = {
+            "observation": self.observations,
+            "next_observation": self.next_observations,
+            "action": self.actions,
+            "reward": self.rewards,
+            "done": self.dones,
+            "timeout": self.timeouts,
+            "on_time": self.on_time,
+            "weight": self.weight,
+        }
+        return {name: torch.as_tensor(values[rows, lanes]) for name, values in arrays.items()}
+
+
+class CandidateSAC(OffPolicyAlgorithm):
+    """SAC whose actions are the candidates of a decision grid; see the module's page."""
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CandidatePolicy": CandidatePolicy}
+    policy: CandidatePolicy
+    replay_buffer: CounterfactualBuffer | None
+
+    def __init__(
+        self,
+        env: VecEnv,
+        *,
+        payload_index: tuple[int, ...],
+        learning_rate: float | Schedule = 1e-3,
+        buffer_size: int = 40_000,
+        learning_starts: int = 4_000,
+        batch_size: int = 256,
+        gamma: float = 0.9,
+        gradient_steps: int = 1,
+        seed: int | None = None,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            CandidatePolicy,
+            env,
+            learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            gamma=gamma,
+            train_freq=1,
+            gradient_steps=gradient_steps,
+            replay_buffer_class=CounterfactualBuffer,
+            replay_buffer_kwargs={"num_payloads": max(payload_index) + 1},
+            policy_kwargs={"payload_index": payload_index},
+            seed=seed,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device="cpu",
+            sde_support=False,
+            supported_action_spaces=(spaces.Discrete,),
+            support_multi_env=True,
+        )
+        self._setup_model()
+        self._normalized = False
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        # The untrained policy is the planner with a soft choice: a better start than chance.
+        assert self._last_obs is not None
+        action, _ = self.predict(self._last_obs, deterministic=False)
+        return action, action
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """Take gradient steps on forecast, residual and temperature."""
+        assert self.replay_buffer is not None
+        self._update_learning_rate([self.policy.optimizer])
+        if not self._normalized:
+            batch = self.replay_buffer.draw(4096)
+            context, rows, _, _ = self.policy.parts(batch["observation"])
+            self.policy.forecast.normalize_on(context, rows)
+            self._normalized = True
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.draw(batch_size)
+            values, odds = self.policy.values(batch["observation"])
+            loss = self._forecast_loss(odds, batch) + self._residual_loss(values, batch)
+            self.policy.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.policy.optimizer.step()
+            entropy = self._tune_temperature(values.detach())
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/loss", float(loss.detach()))
+        self.logger.record("train/entropy", float(entropy))
+        self.logger.record("train/temperature", float(self.policy.log_temperature.detach().exp()))
+
+    def _forecast_loss(self, odds: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        known = (batch["on_time"] != UNKNOWN).float() * batch["weight"][:, None]
+        target = (batch["on_time"] > 0).float()
+        each = functional.binary_cross_entropy_with_logits(odds, target, reduction="none")
+        return (each * known).sum() / known.sum().clamp(min=1.0)
+
+    def _residual_loss(self, values: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Squared error to the SAC target of the taken action, where no counterfactual is known."""
+        unknown = (batch["on_time"] == UNKNOWN).all(1).float() * batch["weight"]
+        if not bool(unknown.any()):
+            return values.new_zeros(())
+        with torch.no_grad():
+            temperature = self.policy.log_temperature.exp()
+            following, _ = self.policy.values(batch["next_observation"])
+            soft = temperature * torch.logsumexp(following / temperature, 1)
+            lasting = 1 - batch["done"] * (1 - batch["timeout"])
+            target = batch["reward"] + self.gamma * lasting * (soft - soft.mean())
+        taken = values.gather(1, batch["action"].long())[:, 0]
+        return ((taken - target).square() * unknown).sum() / unknown.sum()
+
+    def _tune_temperature(self, values: Tensor) -> Tensor:
+        logits = values / self.policy.log_temperature.exp().detach()
+        log_share = torch.log_softmax(logits, 1)
+        entropy = -(log_share.exp() * log_share).sum(1).mean()
+        loss = self.policy.log_temperature * (entropy - TARGET_ENTROPY)
+        self.policy.temperature_optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.policy.temperature_optimizer.step()
+        return entropy

@@ -1,0 +1,1 @@
+"""The command `adaptive-split`: one small file per subcommand."""

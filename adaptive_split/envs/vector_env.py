@@ -1,0 +1,98 @@
+"""Many simulated devices at once, as a Gymnasium vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from adaptive_split.observation import View, bounds, observe
+from adaptive_split.runtime.simulator import Simulator
+from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.scenario import Scenario
+from adaptive_split.trace import Trace
+
+BACKLOG_PRICE = 0.3
+
+
+class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
+    """L simulated devices, each on a stream of its own; lanes restart by themselves.
+
+    Decision, observation and reward are those of `split_env.SplitEnv`. A lane that ends is reset
+    in the same step: `infos["final_obs"]` keeps its last observation. `infos["payload_on_time"]`,
+    `(L, P)`, tells for the frame just decided which payloads the true link and server would have
+    answered in time.
+
+    Args:
+        scenario: What is simulated.
+        traces: The link recordings to draw streams from, evenly over families.
+        num_envs: Lanes.
+        subset: Which half of the pictures: `policy` to train, `judge` to judge.
+        backlog_price: Utility per frame of backlog in the planner's formula.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        traces: Sequence[Trace],
+        num_envs: int,
+        *,
+        subset: str = "policy",
+        backlog_price: float = BACKLOG_PRICE,
+    ) -> None:
+        self.num_envs = num_envs
+        self.table = scenario.table(subset)
+        self.source = StreamSource(scenario, self.table.outcomes, traces)
+        self.backlog_price = backlog_price
+        low, high = bounds(self.table)
+        self.single_observation_space = spaces.Box(low, high, dtype=np.float32)
+        self.single_action_space = spaces.Discrete(len(self.table.grid))
+        self.observation_space = spaces.Box(
+            np.tile(low, (num_envs, 1)), np.tile(high, (num_envs, 1)), dtype=np.float32
+        )
+        self.action_space = spaces.MultiDiscrete([len(self.table.grid)] * num_envs)
+        self._simulator: Simulator | None = None
+        self.view: View | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Draw a stream for every lane and return the first observations, `(L, D)`."""
+        super().reset(seed=seed, options=options)
+        streams = [self.source.draw(self.np_random) for _ in range(self.num_envs)]
+        self._simulator = Simulator(self.table, streams)
+        return self._observe(), {}
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.float64],
+        NDArray[np.bool_],
+        NDArray[np.bool_],
+        dict[str, Any],
+    ]:
+        """Take one candidate per lane."""
+        simulator = self._simulator
+        assert simulator is not None, "reset the environment first"
+        on_time, _ = simulator.payload_on_time()
+        report = simulator.step(np.asarray(actions))
+        ended = simulator.done.copy()
+        infos: dict[str, Any] = {"payload_on_time": on_time}
+        if ended.any():
+            infos["final_obs"] = self._observe()
+            lanes = np.flatnonzero(ended)
+            fresh = [self.source.draw(self.np_random) for _ in lanes]
+            simulator.replace(lanes, fresh)
+        return self._observe(), report.utility, np.zeros_like(ended), ended, infos
+
+    def _observe(self) -> NDArray[np.float32]:
+        assert self._simulator is not None
+        self.view = observe(self.table, self._simulator.moment(), self.backlog_price)
+        return self.view.flat()

@@ -1,0 +1,258 @@
+"""What the policy sees: named columns of context, and a described row for every payload.
+
+The observation is one flat vector `[context | payloads x PAYLOAD_COLUMNS | base | gain]`, so that
+utilities follow from chances by `base + gain * on_time`, and so that payloads and candidates are
+described instead of numbered: the same network serves other models, devices and grids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptive_split.planner import (
+    DEFAULT_MBPS,
+    CandidateTable,
+    Floats,
+    Moment,
+    arrival_s,
+    combine,
+    give_up_s,
+    link_pairs,
+    on_time_share,
+    uplink_wait_s,
+    utility_terms,
+)
+
+VERSION = 1
+WINDOW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the observation: name, unit and the range it is clipped to."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+CONTEXT = (
+    Column("rate_last", "ln Mbit/s", -5, 7),
+    Column("rate_mean_2", "ln Mbit/s", -5, 7),
+    Column("rate_mean_4", "ln Mbit/s", -5, 7),
+    Column("rate_mean_16", "ln Mbit/s", -5, 7),
+    Column("rate_spread_16", "ln ratio", 0, 4),
+    Column("rate_low_16", "ln Mbit/s", -5, 7),
+    Column("rate_trend", "ln ratio", -4, 4),
+    Column("rtt_last", "slo", 0, 8),
+    Column("rtt_mean_4", "slo", 0, 8),
+    Column("rtt_mean_16", "slo", 0, 8),
+    Column("rtt_spread_16", "slo", 0, 8),
+    Column("rtt_low_16", "slo", 0, 8),
+    Column("rtt_high_16", "slo", 0, 8),
+    Column("rtt_trend", "slo", -8, 8),
+    Column("server_wait_last", "slo", 0, 8),
+    Column("server_wait_mean_4", "slo", 0, 8),
+    Column("server_wait_high_16", "slo", 0, 8),
+    Column("server_slowdown", "ln ratio", -3, 3),
+    Column("sample_age", "ln s", -5, 4),
+    Column("window_age", "ln s", -5, 6),
+    Column("sample_count", "share of 16", 0, 1),
+    Column("unanswered_age", "slo", 0, 8),
+    Column("unanswered_bytes", "ln(1 + kB)", 0, 8),
+    Column("timeouts", "share of 16", 0, 1),
+    Column("uplink_busy", "slo", 0, 8),
+    Column("slack", "slo", -1, 1),
+    Column("gap", "frame periods", -1, 2),
+    Column("waiting", "frames", 0, 16),
+    Column("confidence_last", "1", 0, 1),
+    Column("confidence_mean_8", "1", 0, 1),
+    Column("device_slowdown", "ln ratio", -2, 3),
+    Column("soc", "1", 0, 1),
+    Column("slo", "ln s", -4, 2),
+    Column("fps", "ln 1/s", -2, 6),
+    Column("energy_price", "1/J", 0, 2),
+    Column("byte_price", "1/MB", 0, 10),
+    Column("server_usable", "1", 0, 1),
+)
+
+PAYLOAD_COLUMNS = (
+    Column("chance_16", "logit", -5, 5),
+    Column("chance_4", "logit", -5, 5),
+    Column("chance_cautious", "logit", -5, 5),
+    Column("slack_last", "slo", -8, 2),
+    Column("slack_mean", "slo", -8, 2),
+    Column("slack_worst_4", "slo", -8, 2),
+    Column("upload_last", "slo", 0, 8),
+    Column("upload_mean", "slo", 0, 8),
+    Column("bytes", "ln kB", -3, 8),
+    Column("ready", "slo", 0, 8),
+    Column("tail", "slo", 0, 8),
+    Column("keep_back", "slo", 0, 2),
+    Column("slack_floor", "slo", -8, 2),
+)
+"""Slacks are the give-up moment minus the predicted reply, at several readings of the link."""
+
+CHANCE_CLIP = 1 / (1 + np.exp(5.0))
+"""The planner's chances are clipped to this and 1 minus this before their logit is taken."""
+
+
+def flat_size(table: CandidateTable) -> int:
+    """Length of the observation vector."""
+    num_payloads = len(table.grid.payloads)
+    return len(CONTEXT) + num_payloads * len(PAYLOAD_COLUMNS) + 2 * len(table.grid)
+
+
+def bounds(table: CandidateTable) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lowest and highest value of every column of the flat observation."""
+    rows = len(table.grid.payloads)
+    count = len(table.grid)
+    low = [c.low for c in CONTEXT] + [c.low for c in PAYLOAD_COLUMNS] * rows
+    high = [c.high for c in CONTEXT] + [c.high for c in PAYLOAD_COLUMNS] * rows
+    low += [-1e4] * count + [-10.0] * count
+    high += [10.0] * (2 * count)
+    return np.array(low, np.float32), np.array(high, np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A moment with everything the controllers compute from it, for L lanes."""
+
+    moment: Moment
+    context: Floats
+    """Shape `(L, len(CONTEXT))`, clipped."""
+    payloads: Floats
+    """Shape `(L, P, len(PAYLOAD_COLUMNS))`, clipped."""
+    base: Floats
+    """Shape `(L, N)`."""
+    gain: Floats
+    """Shape `(L, N)`."""
+    on_time: Floats
+    """The distribution planner's chance of every payload, shape `(L, P)`."""
+
+    def flat(self) -> NDArray[np.float32]:
+        """Lay the view out as the observation vector, shape `(L, flat_size)`."""
+        lanes = len(self.context)
+        parts = (self.context, self.payloads.reshape(lanes, -1), self.base, self.gain)
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def observe(table: CandidateTable, moment: Moment, backlog_price: float) -> View:
+    """Compute context, payload rows and utility terms of L lanes."""
+    rate, delay, valid = link_pairs(moment, WINDOW)
+    on_time = on_time_share(table, moment, rate, delay, valid)
+    context = _context(table, moment, rate, valid)
+    payloads = _payload_rows(table, moment, rate, delay, valid, on_time)
+    base, gain = utility_terms(table, moment, backlog_price, _mean_rate(rate, valid, 4))
+    return View(moment, context, payloads, base, gain, on_time)
+
+
+def planned_utility(table: CandidateTable, view: View) -> Floats:
+    """What the distribution planner expects of every candidate, shape `(L, N)`."""
+    return combine(table, view.base, view.gain, view.on_time)
+
+
+def logit(chance: Floats) -> Floats:
+    """Log odds of a chance, clipped to +-5."""
+    clipped = np.clip(chance, CHANCE_CLIP, 1 - CHANCE_CLIP)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def _mean_rate(rate: Floats, valid: NDArray[np.bool_], count: int) -> Floats:
+    """Harmonic mean of the newest `count` rates, in Mbit/s."""
+    use = valid[:, :count].astype(float)
+    use[:, 0] = np.where(use.any(1), use[:, 0], 1.0)
+    inverse = (use / np.maximum(rate[:, :count], 1e-3)).sum(1)
+    return np.asarray(use.sum(1) / inverse)
+
+
+def _context(
+    table: CandidateTable, moment: Moment, rate: Floats, valid: NDArray[np.bool_]
+) -> Floats:
+    objective = table.objective
+    slo, lanes = objective.slo_s, len(rate)
+    known = ~np.isnan(moment.sample_mbps)
+    log_rate = np.log(np.clip(rate, 0.01, 1000))
+    first = valid.argmax(1)
+    pick = np.arange(lanes)
+    last = log_rate[pick, first]
+    fill = np.where(valid, log_rate, last[:, None])
+    rtt = _filled(moment.sample_rtt_s, known, 0.06) / slo
+    wait = _filled(moment.sample_wait_s, known, 0.0) / slo
+    age = _filled(moment.sample_age_s, known, 10.0)
+    slow = _filled(moment.sample_slowdown, known, 1.0)
+    seen = ~np.isnan(moment.confidences)
+    sure = _filled(moment.confidences, seen, 0.5)
+    ones = np.ones(lanes)
+    mean_4 = fill[:, :4].mean(1)
+    columns = [
+        last, fill[:, :2].mean(1), mean_4, fill.mean(1), fill.std(1), fill.min(1), last - mean_4,
+        rtt[:, 0], rtt[:, :4].mean(1), rtt.mean(1), rtt.std(1), rtt.min(1), rtt.max(1),
+        rtt[:, 0] - rtt[:, :4].mean(1),
+        wait[:, 0], wait[:, :4].mean(1), wait.max(1), np.log(np.maximum(slow[:, 0], 1e-3)),
+        np.log(np.maximum(age[:, 0], 1e-3)), np.log(np.maximum(age.max(1), 1e-3)),
+        known.mean(1), moment.unanswered_s / slo, np.log1p(moment.unanswered_bytes / 1e3),
+        moment.timeouts / WINDOW, uplink_wait_s(moment) / slo,
+        moment.slack_s / slo, moment.gap_s * objective.fps, moment.waiting,
+        sure[:, 0], sure.mean(1), np.log(moment.device_slowdown), moment.soc,
+        ones * np.log(slo), ones * np.log(objective.fps), ones * objective.energy_price,
+        ones * objective.byte_price, moment.server_usable.astype(float),
+    ]  # fmt: skip
+    low = np.array([column.low for column in CONTEXT])
+    high = np.array([column.high for column in CONTEXT])
+    return np.clip(np.stack(columns, 1), low, high)
+
+
+def _filled(values: Floats, known: NDArray[np.bool_], default: float) -> Floats:
+    """Replace missing entries by the newest known one of the lane, or the default."""
+    newest = np.where(known.any(1), values[np.arange(len(values)), known.argmax(1)], default)
+    return np.where(known, values, newest[:, None])
+
+
+def _payload_rows(
+    table: CandidateTable,
+    moment: Moment,
+    rate: Floats,
+    delay: Floats,
+    valid: NDArray[np.bool_],
+    on_time: Floats,
+) -> Floats:
+    slo = table.objective.slo_s
+    give_up = give_up_s(table, moment)
+    arrivals = arrival_s(table, moment, rate, delay)
+    recent = np.where(valid[:, :4], np.minimum(rate[:, :4], 1e3), np.nan)
+    cautious = np.nan_to_num(recent, nan=DEFAULT_MBPS)
+    lanes = np.arange(len(rate))
+    newest = valid.argmax(1)
+    mean_rate = _mean_rate(rate, valid, 16)
+    mean_delay = (delay * valid).sum(1) / np.maximum(valid.sum(1), 1)
+    mean_arrival = arrival_s(table, moment, mean_rate[:, None], mean_delay[:, None])[:, 0]
+    last_arrival = arrivals[lanes, newest]
+    worst = np.where(valid[:, :4, None], arrivals[:, :4], -np.inf).max(1)
+    worst = np.where(np.isfinite(worst), worst, last_arrival)
+    floor_arrival = arrival_s(table, moment, np.full((len(rate), 1), 1e3),
+                              np.where(valid, delay, np.inf).min(1)[:, None])[:, 0]  # fmt: skip
+    chance_4 = on_time_share(table, moment, rate[:, :4], delay[:, :4], valid[:, :4])
+    chance_4 = np.where(valid[:, :4].any(1)[:, None], chance_4, on_time)
+    chance_low = on_time_share(
+        table, moment, 0.6 * cautious[:, :2], np.repeat(delay[lanes, newest][:, None], 2, 1),
+        np.ones((len(rate), 2), bool),
+    )  # fmt: skip
+    upload = table.mean_bytes * 8e-6
+    shape = give_up.shape
+    rows = [
+        logit(on_time), logit(chance_4), logit(chance_low),
+        (give_up - last_arrival) / slo, (give_up - mean_arrival) / slo, (give_up - worst) / slo,
+        upload / np.maximum(rate[lanes, newest], 1e-3)[:, None] / slo,
+        upload / np.maximum(mean_rate, 1e-3)[:, None] / slo,
+        np.broadcast_to(np.log(table.mean_bytes / 1e3), shape),
+        np.broadcast_to(table.ready_s / slo, shape), np.broadcast_to(table.tail_s / slo, shape),
+        np.broadcast_to(table.keep_back_s / slo, shape), (give_up - floor_arrival) / slo,
+    ]  # fmt: skip
+    low = np.array([column.low for column in PAYLOAD_COLUMNS])
+    high = np.array([column.high for column in PAYLOAD_COLUMNS])
+    return np.clip(np.stack(rows, 2), low, high)

@@ -1,0 +1,200 @@
+"""The controllers that run on a device: planners, and the learned forecast on top of them.
+
+Every controller answers `choose(moment)` for a batch of lanes with one candidate index each; numpy
+alone is needed. `LiveController` puts one of them behind the device's `decide(situation)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptive_split.observation import PAYLOAD_COLUMNS, View, observe, planned_utility
+from adaptive_split.planner import (
+    CandidateTable,
+    Floats,
+    Moment,
+    combine,
+    link_pairs,
+    on_time_share,
+    utility_terms,
+)
+
+Choice = NDArray[np.int64]
+
+
+class Policy(Protocol):
+    """Whatever decides: a candidate index for every lane of a moment."""
+
+    name: str
+    probes: bool
+    """Whether it needs the link measured while it sends nothing."""
+
+    def choose(self, moment: Moment) -> Choice:
+        """Choose one candidate per lane, shape `(L,)`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerSettings:
+    """The knobs of the planners, picked on training traces."""
+
+    backlog_price: float = 0.3
+    """Utility per frame of backlog."""
+    safety: float = 1.0
+    """Factor on every rate."""
+    rate_window: int = 16
+    rtt_window: int = 16
+
+
+class Planner:
+    """Greedy on an exponentially weighted mean of rate and delay (weight .3 for the newest)."""
+
+    name = "planner"
+    probes = True
+
+    def __init__(self, table: CandidateTable, settings: PlannerSettings) -> None:
+        self.table, self.settings = table, settings
+
+    def choose(self, moment: Moment) -> Choice:
+        """Take the candidate of highest predicted utility at the mean link."""
+        rate, delay, valid = link_pairs(moment)
+        weight = 0.3 * 0.7 ** np.arange(rate.shape[1]) * valid
+        weight /= weight.sum(1, keepdims=True)
+        mean_rate = (rate * weight).sum(1, keepdims=True) * self.settings.safety
+        mean_delay = (delay * weight).sum(1, keepdims=True)
+        sure = np.ones_like(mean_rate, bool)
+        on_time = on_time_share(self.table, moment, mean_rate, mean_delay, sure)
+        price = self.settings.backlog_price
+        base, gain = utility_terms(self.table, moment, price, mean_rate[:, 0])
+        return combine(self.table, base, gain, on_time).argmax(1)
+
+
+class DistributionPlanner:
+    """Greedy on the expected utility over the last 16 observed (rate, delay) pairs."""
+
+    name = "distribution-planner"
+    probes = True
+
+    def __init__(self, table: CandidateTable, settings: PlannerSettings) -> None:
+        self.table, self.settings = table, settings
+
+    def choose(self, moment: Moment) -> Choice:
+        """Take the candidate of highest mean utility over the observed pairs."""
+        view = observe(self.table, moment, self.settings.backlog_price)
+        return planned_utility(self.table, view).argmax(1)
+
+
+class TwoWindowPlanner:
+    """The distribution planner with separate windows for rate and delay and a safety factor."""
+
+    name = "two-window-planner"
+    probes = True
+
+    def __init__(self, table: CandidateTable, settings: PlannerSettings) -> None:
+        self.table, self.settings = table, settings
+
+    def choose(self, moment: Moment) -> Choice:
+        """Average over all pairs of a recent rate (times the factor) and a recent delay."""
+        knobs = self.settings
+        rate, delay, valid = link_pairs(moment)
+        lanes, size = len(rate), rate.shape[1]
+        rates = rate[:, : knobs.rate_window] * knobs.safety
+        delays = delay[:, : knobs.rtt_window]
+        rate_valid = valid[:, : knobs.rate_window]
+        rate_valid[:, 0] |= ~rate_valid.any(1)
+        delay_valid = valid[:, : knobs.rtt_window]
+        delay_valid[:, 0] |= ~delay_valid.any(1)
+        if knobs.rate_window == knobs.rtt_window == size:
+            pairs = (rates, delays, valid)
+        else:
+            count = rates.shape[1] * delays.shape[1]
+            shape = (lanes, rates.shape[1], delays.shape[1])
+            pairs = (
+                np.broadcast_to(rates[:, :, None], shape).reshape(lanes, count),
+                np.broadcast_to(delays[:, None, :], shape).reshape(lanes, count),
+                (rate_valid[:, :, None] & delay_valid[:, None, :]).reshape(lanes, count),
+            )
+        on_time = on_time_share(self.table, moment, *pairs)
+        mean_rate = (rates * rate_valid).sum(1) / rate_valid.sum(1)
+        base, gain = utility_terms(self.table, moment, knobs.backlog_price, mean_rate)
+        return combine(self.table, base, gain, on_time).argmax(1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForecastWeights:
+    """The network shared by all payloads: context to 64 to 64, then payload rows to 64 to 64 to 1.
+
+    Weights are `(in, out)`. Inputs are normalized by the stored means and scales.
+    """
+
+    context_mean: NDArray[np.float32]
+    context_scale: NDArray[np.float32]
+    payload_mean: NDArray[np.float32]
+    payload_scale: NDArray[np.float32]
+    layers: tuple[NDArray[np.float32], ...]
+    """`W, b` of the two context layers, then of the three payload layers."""
+
+
+def forecast(weights: ForecastWeights, context: Floats, payloads: Floats) -> Floats:
+    """Chance that each payload is on time: the planner's log odds plus a learned residual.
+
+    Args:
+        weights: The network.
+        context: Shape `(L, C)`.
+        payloads: Shape `(L, P, F)`; its first column is the planner's log odds.
+
+    Returns:
+        Shape `(L, P)`, in (0, 1).
+    """
+    w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights.layers
+    scaled = (context.astype(np.float32) - weights.context_mean) / weights.context_scale
+    hidden = np.maximum(np.maximum(scaled @ w1 + b1, 0) @ w2 + b2, 0)
+    rows = (payloads.astype(np.float32) - weights.payload_mean) / weights.payload_scale
+    width = hidden.shape[1]
+    # The context's part of the third layer is the same for every payload of a lane.
+    mixed = rows @ w3[width:] + (hidden @ w3[:width] + b3)[:, None, :]
+    deep = np.maximum(np.maximum(mixed, 0) @ w4 + b4, 0)
+    residual = (deep @ w5 + b5)[..., 0]
+    return np.asarray(1 / (1 + np.exp(-(payloads[..., 0] + residual))), np.float64)
+
+
+class ForecastController:
+    """The learned controller: forecast chances, put through the planner's own formula.
+
+    A guard keeps the best static decision unless another one promises more than a margin above it.
+    """
+
+    name = "sac"
+    probes = True
+
+    def __init__(
+        self,
+        table: CandidateTable,
+        weights: ForecastWeights,
+        backlog_price: float,
+        *,
+        guard_candidate: int | None = None,
+        guard_margin: float = 0.0,
+    ) -> None:
+        if weights.payload_mean.shape != (len(PAYLOAD_COLUMNS),):
+            raise ValueError("the network must have been trained on these payload columns")
+        self.table, self.weights, self.backlog_price = table, weights, backlog_price
+        self.guard_candidate, self.guard_margin = guard_candidate, guard_margin
+
+    def values(self, view: View) -> Floats:
+        """Value of every candidate, shape `(L, N)`."""
+        on_time = forecast(self.weights, view.context, view.payloads)
+        return combine(self.table, view.base, view.gain, on_time)
+
+    def choose(self, moment: Moment) -> Choice:
+        """Take the candidate of highest value, or the guard's."""
+        values = self.values(observe(self.table, moment, self.backlog_price))
+        best = values.argmax(1)
+        if self.guard_candidate is None:
+            return best
+        kept = values[:, self.guard_candidate] + self.guard_margin
+        return np.where(values.max(1) > kept, best, self.guard_candidate)

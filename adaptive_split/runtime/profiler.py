@@ -1,0 +1,152 @@
+"""Measures how long every part of a bundle takes on this machine."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptive_split.bundle import ModelBundle
+from adaptive_split.codec import decode_feature, decode_picture, encode_feature, encode_picture
+from adaptive_split.errors import ConfigError
+from adaptive_split.profile import MODELLED, UNAVAILABLE, Profile
+from adaptive_split.runtime.stages import StageRunner
+
+PROFILED_BITS = 4
+"""Width (and rung of the image codec) that encoders and decoders are timed at."""
+NANO_FULL_S = 0.190
+NANO_COMPUTE_W = 2.58
+NANO_SOURCE = "MAHPPO env/data.py: Jetson Nano, 5 W mode, VGG11 full: 0.488 J in 0.189 s"
+
+_PROVIDER = "CPUExecutionProvider"
+
+
+def profile_bundle(
+    bundle: ModelBundle,
+    *,
+    num_threads: int = 1,
+    repeats: int = 100,
+    warmup: int = 10,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Profile:
+    """Time every part at batch size 1, all parts in turn in every repeat.
+
+    An encoder's time holds graph, quantizer, packing and compression; a decoder's the way back.
+    Entry 0 is the image codec: JPEG on the device; on the server JPEG and `prepare`. A picture
+    is drawn that compresses like a photo. Energy is not measured here: `unavailable`.
+
+    Args:
+        bundle: The model.
+        num_threads: Threads of ONNX Runtime.
+        repeats: Timed rounds.
+        warmup: Rounds before those, not timed.
+        progress: Called with the number of rounds done after each.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ConfigError(f"repeats must be positive, warmup not negative; got {repeats}, {warmup}")
+    rounds = []
+    with StageRunner(bundle, num_threads=num_threads, parts=bundle.parts) as runner:
+        pixels = _typical_picture(bundle.input_shape[1], bundle.input_shape[2])
+        for index in range(warmup + repeats):
+            rounds.append(_time_round(runner, pixels))
+            progress(index + 1)
+    timed = rounds[warmup:]
+    samples = {part: np.array([round_[part] for round_ in timed]) for part in timed[0]}
+    stages = range(1, bundle.num_stages + 1)
+    splits = range(bundle.num_stages)
+    low, middle, high = (
+        {part: float(np.percentile(times, q)) for part, times in samples.items()}
+        for q in (25, 50, 75)
+    )
+    return Profile(
+        bundle_hash=bundle.hash,
+        machine=_machine(),
+        provider=_PROVIDER,
+        power_mode="unknown",
+        num_threads=num_threads,
+        scale=1.0,
+        stage_s=tuple(middle["stage", k] for k in stages),
+        exit_s=tuple(middle["exit", k] for k in stages),
+        encoder_s=tuple(middle["encoder", k] for k in splits),
+        decoder_s=tuple(middle["decoder", k] for k in splits),
+        stage_p95_s=tuple(float(np.percentile(samples["stage", k], 95)) for k in stages),
+        spread=float(np.median([(high[part] - low[part]) / middle[part] for part in samples])),
+        compute_w=0.0,
+        energy_provenance=UNAVAILABLE,
+        energy_source="",
+    )
+
+
+def nano_class(profile: Profile, full_s: float = NANO_FULL_S) -> Profile:
+    """Model a Jetson Nano in 5 W mode: every time scaled so that the full model takes `full_s`.
+
+    The image codec is scaled by the same factor, though a real Nano has hardware for it; the
+    power is a published measurement of another network.
+    """
+    factor = full_s / profile.full_s
+    machine = (
+        f"Jetson Nano 5 W class, modelled: every time of [{profile.machine}], image codec "
+        f"included, times {factor:.2f}, so that all stages take {1e3 * full_s:.0f} ms"
+    )
+    return replace(
+        profile.scaled(factor, machine),
+        power_mode="5 W",
+        compute_w=NANO_COMPUTE_W,
+        energy_provenance=MODELLED,
+        energy_source=NANO_SOURCE,
+    )
+
+
+def _time_round(runner: StageRunner, pixels: NDArray[np.uint8]) -> dict[tuple[str, int], float]:
+    """Run every part once; return its seconds by `(part, index)`."""
+    bundle, times = runner.bundle, {}
+    now = time.perf_counter
+    quality = bundle.picture_qualities[PROFILED_BITS]
+
+    start = now()
+    payload = encode_picture(pixels, quality)
+    sent = now()
+    tensor = runner.prepare(decode_picture(payload, len(pixels)))
+    times["encoder", 0], times["decoder", 0] = sent - start, now() - sent
+    for index in range(1, bundle.num_stages + 1):
+        start = now()
+        tensor = runner.stage(index, tensor)
+        staged = now()
+        runner.exit(index, tensor)
+        times["stage", index], times["exit", index] = staged - start, now() - staged
+        if index < bundle.num_stages:
+            start = now()
+            payload = encode_feature(runner.encode(index, tensor), PROFILED_BITS)
+            sent = now()
+            runner.decode(index, decode_feature(payload, bundle.code_shapes[index]))
+            times["encoder", index], times["decoder", index] = sent - start, now() - sent
+    return times
+
+
+def _typical_picture(height: int, width: int) -> NDArray[np.uint8]:
+    """Draw smooth shapes with a little noise, which cost a JPEG encoder what a photo costs."""
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
+    field = generator.normal(128, NOISE, size=(height, width, 3))
+    for a, b, c in generator.normal(size=(12, 3)):
+        wave = np.cos(20 * (a * rows + b * columns) + c)
+        field += 18 * wave[..., None] * generator.normal(size=3)
+    pixels: NDArray[np.uint8] = np.clip(field, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _machine() -> str:
+    """Name the processor and the system."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                processor = line.split(":", 1)[1].strip()
+                break
+    return f"{processor}, {platform.system()} {platform.machine()}"

@@ -1,0 +1,467 @@
+"""The device, the uplink and the server as arithmetic: many lanes at once, one step = one frame.
+
+Every lane plays one `Stream`. A step starts the next frame of every lane at once (each lane has
+its own clock), exactly as `runtime.device` would: newest frame first, one frame at a time on the
+device, a FIFO uplink whose transfer time integrates the trace, half a round trip, server queue and
+tail, half a round trip, give-up and fallback (design, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptive_split.errors import ConfigError
+from adaptive_split.planner import CandidateTable, Floats, Moment, combine, first_exit, utility_terms
+from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream
+
+RING = 24
+WINDOW = 16
+PROBE_AFTER_S = 1.0
+PROBE_BYTES = 1000.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What one step did, one entry per lane; `nan` or -1 where it does not apply."""
+
+    active: NDArray[np.bool_]
+    """Lanes that started a frame; all other entries are meaningless elsewhere."""
+    frame_index: NDArray[np.int64]
+    sample_index: NDArray[np.int64]
+    candidate: NDArray[np.int64]
+    arrival_s: Floats
+    start_s: Floats
+    utility: Floats
+    correct: NDArray[np.bool_]
+    on_time: NDArray[np.bool_]
+    answer: NDArray[np.int64]
+    exit_index: NDArray[np.int64]
+    """Exit that answered on the device, 1..S; 0 where the server answered."""
+    by_server: NDArray[np.bool_]
+    fallback: NDArray[np.int64]
+    """0 none, 1 late, 2 unsent."""
+    latency_s: Floats
+    head_s: Floats
+    encode_s: Floats
+    uplink_s: Floats
+    server_wait_s: Floats
+    tail_s: Floats
+    downlink_s: Floats
+    payload_bytes: Floats
+    energy_j: Floats
+
+
+class Links:
+    """Rates, round trips and server waits of all lanes, with exact transfer times."""
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self.rate = np.stack([stream.uplink_mbps for stream in streams]) * 1e6
+        self.rtt = np.stack([stream.rtt_s for stream in streams])
+        self.wait = np.stack([stream.server_wait_s for stream in streams])
+        self.slots = self.rate.shape[1]
+        self._integrate()
+
+    def replace(self, lane: int, stream: Stream) -> None:
+        """Give one lane another stream; call `refresh` once all are replaced."""
+        self.rate[lane] = stream.uplink_mbps * 1e6
+        self.rtt[lane] = stream.rtt_s
+        self.wait[lane] = stream.server_wait_s
+
+    def refresh(self) -> None:
+        """Integrate the rates again after lanes were replaced."""
+        self._integrate()
+
+    def _integrate(self) -> None:
+        zeros = np.zeros((len(self.rate), 1))
+        steps = np.concatenate([zeros, np.cumsum(self.rate * PERIOD_S, 1)], 1)
+        self.cumulative = steps
+        # One search over all lanes: lane i's cumulated bits are shifted above lane i - 1's.
+        self.shift = np.concatenate([[0.0], np.cumsum(steps[:, -1] + 1.0)[:-1]])
+        self.flat = (steps + self.shift[:, None]).ravel()
+
+    def bits_until(self, lane: NDArray[np.int64], moment_s: Floats) -> Floats:
+        """Bits the uplink can carry from the stream's start to a moment."""
+        slot = np.clip((moment_s / PERIOD_S).astype(int), 0, self.slots - 1)
+        inside = np.minimum(moment_s - slot * PERIOD_S, PERIOD_S)
+        return np.asarray(self.cumulative[lane, slot] + self.rate[lane, slot] * inside)
+
+    def sent_at(self, lane: NDArray[np.int64], begin_s: Floats, bits: Floats) -> Floats:
+        """When `bits` that begin at `begin_s` have crossed the uplink; `inf` past the end."""
+        target = self.bits_until(lane, begin_s) + bits
+        beyond = target >= self.cumulative[lane, -1]
+        position = np.searchsorted(self.flat, target + self.shift[lane], side="left")
+        slot = np.clip(position - lane * (self.slots + 1) - 1, 0, self.slots - 1)
+        rest = target - self.cumulative[lane, slot]
+        done = slot * PERIOD_S + rest / np.maximum(self.rate[lane, slot], 1e-9)
+        return np.where(beyond, np.inf, np.maximum(done, begin_s))
+
+    def rtt_at(self, lane: NDArray[np.int64], moment_s: Floats) -> Floats:
+        """Round trip in force at a moment."""
+        return self.rtt[lane, self._slot(moment_s, PERIOD_S, self.slots)]
+
+    def rate_at(self, lane: NDArray[np.int64], moment_s: Floats) -> Floats:
+        """Uplink rate in force at a moment, in bit/s."""
+        return self.rate[lane, self._slot(moment_s, PERIOD_S, self.slots)]
+
+    def wait_at(self, lane: NDArray[np.int64], moment_s: Floats) -> Floats:
+        """Time a request arriving at a moment waits at the server."""
+        return self.wait[lane, self._slot(moment_s, WAIT_PERIOD_S, self.wait.shape[1])]
+
+    @staticmethod
+    def _slot(moment_s: Floats, period_s: float, slots: int) -> NDArray[np.int64]:
+        finite = np.where(np.isfinite(moment_s), moment_s, 0.0)
+        return np.clip((finite / period_s).astype(int), 0, slots - 1)
+
+
+class Simulator:
+    """All lanes of a batch; call `moment`, then `step` with a candidate per lane, until done."""
+
+    def __init__(
+        self, table: CandidateTable, streams: Sequence[Stream], *, probes: bool = True
+    ) -> None:
+        if not streams:
+            raise ConfigError("a simulator must have at least one stream; got none")
+        lengths = {stream.num_frames for stream in streams}
+        if len(lengths) > 1:
+            raise ConfigError(f"all streams must have the same number of frames; got {lengths}")
+        self.table, self.streams, self.probes = table, tuple(streams), probes
+        self.links = Links(streams)
+        self.samples = np.stack([stream.samples for stream in streams])
+        self.lanes, self.num_frames = self.samples.shape
+        self.lane = np.arange(self.lanes)
+        self.period_s = 1.0 / table.objective.fps
+        self.stack = int(np.ceil(table.objective.slo_s / self.period_s)) + 1
+        self.reset()
+
+    def replace(self, lanes: NDArray[np.int64], streams: Sequence[Stream]) -> None:
+        """Start some lanes again with other streams; the rest go on where they are."""
+        kept = np.ones(self.lanes, bool)
+        kept[lanes] = False
+        for lane, stream in zip(lanes, streams, strict=True):
+            self.links.replace(int(lane), stream)
+            self.samples[lane] = stream.samples
+        self.links.refresh()
+        old = {name: getattr(self, name) for name in self._STATE}
+        probes, self.probes = self.probes, False
+        self.reset()
+        self.probes = probes
+        for name, values in old.items():
+            getattr(self, name)[kept] = values[kept]
+
+    _STATE = (
+        "device_free_s", "uplink_free_s", "believed_free_s", "newest", "waiting_bits", "done",
+        "redo_s", "ring_at", "sent_s", "reply_s", "ring_bytes", "ring_rate", "ring_rtt",
+        "ring_wait", "ring_late", "confidences", "total_probe_bytes", "current_bit",
+        "frame_index", "arrival_s", "start_s",
+    )  # fmt: skip
+
+    def reset(self) -> None:
+        """Go back to the start: everything idle, one answered handshake per lane."""
+        lanes = self.lanes
+        self.device_free_s = np.zeros(lanes)
+        self.uplink_free_s = np.zeros(lanes)
+        self.believed_free_s = np.zeros(lanes)
+        self.newest = np.full(lanes, -1)
+        self.waiting_bits = np.zeros(lanes, np.int64)
+        self.done = np.zeros(lanes, bool)
+        self.redo_s = np.full((lanes, 8), np.inf)
+        self.ring_at = np.zeros(lanes, np.int64)
+        shape = (lanes, RING)
+        self.sent_s = np.full(shape, -np.inf)
+        self.reply_s = np.full(shape, np.inf)
+        self.ring_bytes = np.zeros(shape)
+        self.ring_rate = np.full(shape, np.nan)
+        self.ring_rtt = np.full(shape, np.nan)
+        self.ring_wait = np.full(shape, np.nan)
+        self.ring_late = np.zeros(shape, bool)
+        self.confidences = np.full((lanes, 8), np.nan)
+        self.total_probe_bytes = np.zeros(lanes)
+        self._remember(self.lane, np.zeros(lanes), PROBE_BYTES, handshake=True)
+        self._advance()
+
+    def moment(self) -> Moment:
+        """Tell what the controllers know at the start of every lane's current frame."""
+        now = self.start_s
+        order = (self.ring_at[:, None] - 1 - np.arange(RING)) % RING
+        rows = self.lane[:, None]
+        reply, sent = self.reply_s[rows, order], self.sent_s[rows, order]
+        used = np.isfinite(sent)
+        seen = used & (reply <= now[:, None])
+        take = np.argsort(~seen, axis=1, kind="stable")[:, :WINDOW]
+        known = seen[rows, take]
+
+        def newest(values: Floats) -> Floats:
+            return np.where(known, values[rows, order][rows, take], np.nan)
+
+        pending = used & ~seen & (sent <= now[:, None])
+        oldest_sent = np.where(pending, sent, np.inf).min(1)
+        has_pending = np.isfinite(oldest_sent)
+        oldest = np.where(pending, sent, np.inf).argmin(1)
+        oldest_bytes = self.ring_bytes[rows, order][self.lane, oldest]
+        late = used & self.ring_late[rows, order]
+        busy = np.where(has_pending, np.maximum(self.believed_free_s - now, 0.0), 0.0)
+        reply_seen = np.where(known, reply[rows, take], np.nan)
+        # The next frame is captured one period after the newest one.
+        gap = (self.newest + 1) * self.period_s - now
+        bits = self.waiting_bits & ~self.current_bit
+        count = np.zeros(self.lanes)
+        for position in range(self.stack):
+            count += (bits >> position) & 1
+        ones = np.ones(self.lanes)
+        return Moment(
+            slack_s=self.arrival_s + self.table.objective.slo_s - now,
+            gap_s=gap,
+            waiting=count,
+            sample_mbps=newest(self.ring_rate) / 1e6,
+            sample_rtt_s=newest(self.ring_rtt),
+            sample_wait_s=newest(self.ring_wait),
+            sample_slowdown=np.where(known, 1.0, np.nan),
+            sample_age_s=now[:, None] - reply_seen,
+            uplink_busy_s=busy,
+            unanswered_s=np.where(has_pending, now - oldest_sent, 0.0),
+            unanswered_bytes=np.where(has_pending, oldest_bytes, 0.0),
+            timeouts=late[:, :WINDOW].sum(1).astype(float),
+            confidences=self.confidences.copy(),
+            device_slowdown=ones,
+            soc=ones,
+            server_usable=np.ones(self.lanes, bool),
+        )
+
+    def payload_on_time(self) -> tuple[NDArray[np.bool_], Floats]:
+        """Score every payload under the true link and server: `(on time, upload s)`, `(L, P)`.
+
+        Payloads have their mean size. This is what makes counterfactuals possible: link and server
+        do not depend on the decision.
+        """
+        table = self.table
+        num_payloads = len(table.mean_bytes)
+        lane = np.repeat(self.lane, num_payloads)
+        ready = (self.start_s[:, None] + table.ready_s).ravel()
+        begin = np.maximum(ready, np.repeat(self.uplink_free_s, num_payloads))
+        bits = np.tile(table.mean_bytes * 8, self.lanes)
+        sent = self.links.sent_at(lane, begin, bits)
+        _, reply = self._reply(lane, sent, np.tile(table.tail_s, self.lanes))
+        shape = (self.lanes, num_payloads)
+        deadline = self.arrival_s + table.objective.slo_s
+        give_up = deadline[:, None] - table.keep_back_s
+        upload = (sent - begin).reshape(shape)
+        return (reply.reshape(shape) <= give_up), np.minimum(upload, table.objective.slo_s)
+
+    def true_utility(self, moment: Moment, backlog_price: float) -> Floats:
+        """Expected utility of every candidate under the true link and server, `(L, N)`."""
+        on_time, upload = self.payload_on_time()
+        seconds = np.maximum(upload.mean(1), 1e-6)
+        rate = self.table.mean_bytes.mean() * 8e-6 / seconds
+        base, gain = utility_terms(self.table, moment, backlog_price, rate)
+        return combine(self.table, base, gain, on_time.astype(float))
+
+    def step(self, candidate: NDArray[np.int64]) -> Step:
+        """Run the current frame of every lane with its candidate, then start the next one."""
+        table, grid = self.table, self.table.grid
+        outcomes, lane = table.outcomes, self.lane
+        active = ~self.done
+        start, arrival = self.start_s.copy(), self.arrival_s.copy()
+        deadline = arrival + table.objective.slo_s
+        sample = self.samples[lane, np.clip(self.frame_index, 0, self.num_frames - 1)]
+        split = grid.split_point[candidate]
+        payload = np.maximum(grid.payload_index[candidate], 0)
+        exit_index = first_exit(
+            outcomes.exit_confidence[sample], split, grid.exit_threshold[candidate]
+        )
+        sends = exit_index == 0
+        head = np.where(sends, table.head_s[split], table.head_s[exit_index])
+        encode = np.where(sends, table.ready_s[payload] - table.head_s[split], 0.0)
+        ready = self._compute(start, start + head + encode)
+        head = ready - start - encode
+
+        wire_bytes = table.wire_bytes[sample, payload]
+        give_up = deadline - table.keep_back_s[payload]
+        begin = np.maximum(ready, self.uplink_free_s)
+        unsent = sends & (begin >= give_up)
+        sent = active & sends & ~unsent
+        done_s = self.links.sent_at(lane, begin, wire_bytes * 8)
+        wait, reply = self._reply(lane, done_s, table.tail_s[payload])
+        by_server = sent & (reply <= give_up)
+        falls_back = sends & ~by_server
+        self._record_send(lane[sent], begin, ready, done_s, reply, wait, wire_bytes, give_up)
+        redo = active & falls_back & (split == 0)
+        self._schedule_redo(redo, give_up)
+
+        deepest = np.where(sends, np.maximum(split, 1), exit_index)
+        ended = np.where(falls_back, deadline, np.where(by_server, reply, ready))
+        unanswerable = falls_back & (split > 0) & (ready - encode > deadline)
+        on_time = active & (ended <= deadline + 1e-9) & ~unanswerable
+        right = np.where(
+            by_server,
+            outcomes.server_right[sample, payload],
+            outcomes.exit_right[sample, deepest - 1],
+        )
+        answer = np.where(
+            by_server,
+            outcomes.server_answer[sample, payload],
+            outcomes.exit_answer[sample, deepest - 1],
+        )
+        charged = np.where(sent, np.minimum(done_s - begin, table.objective.slo_s), 0.0)
+        energy = table.device.compute_w * (head + encode + np.where(redo, table.head_s[1], 0.0))
+        energy = energy + table.radio.watts * charged
+        wire_bytes = np.where(sent, wire_bytes, 0.0)
+        energy = energy + table.radio.joules_per_mbit * wire_bytes * 8e-6
+        correct = right & on_time
+        price = table.objective.energy_price * energy
+        utility = correct - price - table.objective.byte_price * wire_bytes * 1e-6
+        ran_first = (split >= 1) & active
+        self.confidences[ran_first, 1:] = self.confidences[ran_first, :-1]
+        self.confidences[ran_first, 0] = outcomes.exit_confidence[sample[ran_first], 0]
+        half = np.where(sent & np.isfinite(reply), (reply - done_s - wait - table.tail_s[payload]) / 2, 0)
+        report = Step(
+            active=active, frame_index=self.frame_index.copy(), sample_index=sample,
+            candidate=candidate, arrival_s=arrival, start_s=start,
+            utility=np.where(active, utility, 0.0), correct=correct, on_time=on_time,
+            answer=answer, exit_index=np.where(by_server, 0, deepest), by_server=by_server,
+            fallback=np.where(~falls_back, 0, np.where(unsent, 2, 1)),
+            latency_s=ended - arrival, head_s=head, encode_s=encode,
+            uplink_s=np.where(by_server, done_s - ready + half, 0.0),
+            server_wait_s=np.where(by_server, wait, 0.0),
+            tail_s=np.where(by_server, table.tail_s[payload], 0.0),
+            downlink_s=np.where(by_server, half, 0.0),
+            payload_bytes=wire_bytes, energy_j=energy,
+        )  # fmt: skip
+        self.device_free_s = np.where(active, ready, self.device_free_s)
+        self.waiting_bits &= ~self.current_bit
+        self._advance()
+        return report
+
+    def _reply(
+        self, lane: NDArray[np.int64], sent_s: Floats, tail_s: Floats
+    ) -> tuple[Floats, Floats]:
+        """Server wait and reply time of payloads that crossed the uplink at `sent_s`."""
+        rtt = self.links.rtt_at(lane, sent_s)
+        at_server = sent_s + rtt / 2
+        wait = self.links.wait_at(lane, at_server)
+        return wait, at_server + wait + tail_s + rtt / 2
+
+    def _record_send(
+        self,
+        lane: NDArray[np.int64],
+        begin: Floats,
+        ready: Floats,
+        done: Floats,
+        reply: Floats,
+        wait: Floats,
+        wire_bytes: Floats,
+        give_up: Floats,
+    ) -> None:
+        believed = np.maximum(ready, self.believed_free_s)
+        known = (self.reply_s <= self.start_s[:, None]) & ~np.isnan(self.ring_rate)
+        total = np.where(known, self.ring_rate, 0.0).sum(1)
+        known_rate = np.where(known.any(1), total / np.maximum(known.sum(1), 1), 5e6)
+        send_s = wire_bytes * 8 / np.maximum(known_rate, 1e4)
+        self.believed_free_s[lane] = (believed + send_s)[lane]
+        self.uplink_free_s[lane] = np.where(np.isfinite(done), done, 1e9)[lane]
+        at = self.ring_at[lane] % RING
+        finite = np.isfinite(done)
+        rate = np.where(finite, wire_bytes * 8 / np.maximum(done - begin, 1e-6), np.nan)
+        self.sent_s[lane, at] = ready[lane]
+        self.reply_s[lane, at] = np.where(finite, reply, np.inf)[lane]
+        self.ring_bytes[lane, at] = wire_bytes[lane]
+        self.ring_rate[lane, at] = np.minimum(rate, 1e9)[lane]
+        self.ring_rtt[lane, at] = self.links.rtt_at(self.lane, done)[lane]
+        self.ring_wait[lane, at] = wait[lane]
+        self.ring_late[lane, at] = (reply > give_up)[lane]
+        self.ring_at[lane] += 1
+
+    def _remember(
+        self, lane: NDArray[np.int64], moment_s: Floats, size: float, *, handshake: bool = False
+    ) -> None:
+        """Send a probe (or the handshake, answered at once) on lanes that have been silent."""
+        at = self.ring_at[lane] % RING
+        bits = np.full(len(lane), size * 8)
+        done = self.links.sent_at(lane, np.maximum(moment_s, self.uplink_free_s[lane]), bits)
+        rtt = self.links.rtt_at(lane, done)
+        finite = np.isfinite(done)
+        self.sent_s[lane, at] = moment_s
+        self.reply_s[lane, at] = moment_s if handshake else np.where(finite, done + rtt, np.inf)
+        self.ring_bytes[lane, at] = size
+        rate = bits / np.maximum(done - moment_s, 1e-6)
+        self.ring_rate[lane, at] = np.clip(np.where(finite, rate, 1e4), 1e4, 1e9)
+        if handshake:
+            self.ring_rate[lane, at] = np.maximum(self.links.rate_at(lane, moment_s), 1e4)
+        self.ring_rtt[lane, at] = rtt
+        self.ring_wait[lane, at] = 0.0
+        self.ring_late[lane, at] = False
+        self.ring_at[lane] += 1
+        if not handshake:
+            self.uplink_free_s[lane] = np.where(finite, done, 1e9)
+            self.total_probe_bytes[lane] += size
+
+    def _compute(self, start: Floats, end: Floats) -> Floats:
+        """Extend a computation by the fallbacks of earlier pictures that interrupt it."""
+        redo = self.table.head_s[1]
+        for _ in range(2):
+            hit = self.redo_s < end[:, None]
+            end = end + hit.sum(1) * redo
+            self.redo_s[hit] = np.inf
+        return end
+
+    def _schedule_redo(self, mask: NDArray[np.bool_], moment_s: Floats) -> None:
+        if mask.any():
+            free = self.redo_s.argmax(1)
+            self.redo_s[self.lane[mask], free[mask]] = moment_s[mask]
+
+    def _advance(self) -> None:
+        """Choose every lane's next frame: the newest that can still reach its first exit."""
+        first = self.table.head_s[1]
+        # A fallback due while the device idles delays what comes after it.
+        now = self.device_free_s.copy()
+        mask_all = (1 << self.stack) - 1
+        due = self.redo_s <= now[:, None]
+        now = now + due.sum(1) * first
+        self.redo_s[due] = np.inf
+        captured = np.minimum((now / self.period_s + 1e-9).astype(int), self.num_frames - 1)
+        now, usable = self._catch_up(captured, now, mask_all)
+        following = self.newest + 1
+        idle = ~usable & ~self.done
+        self.done |= idle & (following >= self.num_frames)
+        idle &= ~self.done
+        jump = following * self.period_s
+        due = (self.redo_s < jump[:, None]) & idle[:, None]
+        late = np.where(due, self.redo_s + first, -np.inf).max(1)
+        self.redo_s[due] = np.inf
+        now = np.where(idle, np.maximum(jump, late), now)
+        self.waiting_bits = np.where(idle, 1, self.waiting_bits)
+        self.newest = np.where(idle, following, self.newest)
+        lowest = self.waiting_bits & -self.waiting_bits
+        age = np.log2(np.maximum(lowest, 1)).astype(int)
+        self.current_bit = lowest
+        self.frame_index = self.newest - age
+        self.arrival_s = self.frame_index * self.period_s
+        self.start_s = np.maximum(now, self.arrival_s)
+        if self.probes:
+            self._probe()
+
+    def _catch_up(
+        self, captured: NDArray[np.int64], now: Floats, mask_all: int
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        fresh = np.maximum(captured - self.newest, 0)
+        added = np.minimum(fresh, self.stack)
+        shifted = (self.waiting_bits << np.minimum(fresh, self.stack)) | ((1 << added) - 1)
+        self.waiting_bits = shifted & mask_all
+        self.newest = np.maximum(self.newest, captured)
+        lowest = self.waiting_bits & -self.waiting_bits
+        age = np.log2(np.maximum(lowest, 1)).astype(int)
+        latest = (self.newest - age) * self.period_s + self.table.objective.slo_s
+        usable = (lowest > 0) & (now + self.table.head_s[1] <= latest)
+        self.waiting_bits = np.where(usable, self.waiting_bits, 0)
+        return now, usable & ~self.done
+
+    def _probe(self) -> None:
+        last = self.sent_s.max(1)
+        silent = ~self.done & (self.start_s - last >= PROBE_AFTER_S)
+        silent &= self.uplink_free_s <= self.start_s
+        if silent.any():
+            lane = self.lane[silent]
+            self._remember(lane, self.start_s[lane], PROBE_BYTES)
