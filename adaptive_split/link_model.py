@@ -32,8 +32,8 @@ FAMILIES = (LTE, CELLULAR, STARLINK, FIVE_G)
 OUTAGE_MBPS = 0.1
 """A rate below this is an outage, in Mbps."""
 
-# The R2 sequence (Roberts 2018): consecutive seeds spread evenly over the unit square of levels.
-_R2 = (0.7548776662466927, 0.5698402909980532)
+# Multiples of the golden ratio spread most evenly over [0, 1); those of e are unrelated to them.
+_STEPS = (0.6180339887498949, 0.718281828459045)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,10 +126,14 @@ def two_state(
     enter = min(leave * share / (1 - share), 1.0)
     draw = rng.random((num_rows, num_paths))
     stay, go = draw >= leave, draw < enter
-    state = draw < share
+    stay[0] = go[0] = draw[0] < share
+    if num_paths == 1:  # plain booleans, for the same reason as in _ar1
+        choices = zip(stay[:, 0].tolist(), go[:, 0].tolist(), strict=True)
+        states = itertools.accumulate(choices, lambda on, row: row[not on], initial=True)
+        return np.array([list(states)[1:]])
     for row in range(1, num_rows):
-        state[row] = (state[row - 1] & stay[row]) | (~state[row - 1] & go[row])
-    return state.T
+        stay[row] = (stay[row - 1] & stay[row]) | (~stay[row - 1] & go[row])
+    return stay.T
 
 
 @functools.cache
@@ -181,7 +185,8 @@ def trace_levels(seed: int) -> tuple[float, float]:
     """
     normal = NormalDist()
     first, second = (
-        normal.inv_cdf(min(max(math.fmod(0.5 + seed * step, 1.0), 1e-6), 1 - 1e-6)) for step in _R2
+        normal.inv_cdf(min(max(math.fmod(0.5 + seed * step, 1.0), 1e-6), 1 - 1e-6))
+        for step in _STEPS
     )
     return first, second
 

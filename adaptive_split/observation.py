@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.planner import (
-    DEFAULT_MBPS,
+    BacklogPrices,
     CandidateTable,
     Floats,
     Moment,
-    arrival_s,
+    Readings,
     combine,
     give_up_s,
     link_pairs,
-    on_time_share,
+    read_link,
     uplink_wait_s,
     utility_terms,
 )
@@ -141,14 +141,14 @@ class View:
         return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def observe(table: CandidateTable, moment: Moment, backlog_price: float) -> View:
+def observe(table: CandidateTable, moment: Moment, prices: BacklogPrices) -> View:
     """Compute context, payload rows and utility terms of L lanes."""
     rate, delay, valid = link_pairs(moment, WINDOW)
-    on_time = on_time_share(table, moment, rate, delay, valid)
+    readings = read_link(table, moment, rate, delay, valid)
     context = _context(table, moment, rate, valid)
-    payloads = _payload_rows(table, moment, rate, delay, valid, on_time)
-    base, gain = utility_terms(table, moment, backlog_price, _mean_rate(rate, valid, 4))
-    return View(moment, context, payloads, base, gain, on_time)
+    payloads = _payload_rows(table, moment, rate, delay, readings)
+    base, gain = utility_terms(table, moment, prices, readings)
+    return View(moment, context, payloads, base, gain, readings.share())
 
 
 def planned_utility(table: CandidateTable, view: View) -> Floats:
@@ -214,44 +214,39 @@ def _filled(values: Floats, known: NDArray[np.bool_], default: float) -> Floats:
 
 
 def _payload_rows(
-    table: CandidateTable,
-    moment: Moment,
-    rate: Floats,
-    delay: Floats,
-    valid: NDArray[np.bool_],
-    on_time: Floats,
+    table: CandidateTable, moment: Moment, rate: Floats, delay: Floats, readings: Readings
 ) -> Floats:
-    slo = table.objective.slo_s
-    give_up = give_up_s(table, moment)
-    arrivals = arrival_s(table, moment, rate, delay)
-    recent = np.where(valid[:, :4], np.minimum(rate[:, :4], 1e3), np.nan)
-    cautious = np.nan_to_num(recent, nan=DEFAULT_MBPS)
-    lanes = np.arange(len(rate))
-    newest = valid.argmax(1)
+    slo, valid = table.objective.slo_s, readings.valid
+    give_up, arrivals = give_up_s(table, moment), readings.arrival_s
+    lanes, newest = np.arange(len(rate)), valid.argmax(1)
+    on_time = readings.share()
+    recent = valid[:, :4]
+    chance_4 = readings.in_time[:, :4].sum(1) / np.maximum(recent.sum(1), 1)[:, None]
+    chance_4 = np.where(recent.any(1)[:, None], chance_4, on_time)
+    last_delay = delay[lanes, newest][:, None]
+    cautious = np.where(valid[:, :2], rate[:, :2], rate[lanes, newest][:, None]) * 0.6
+    cautious_delay = np.repeat(last_delay, 2, 1)
+    chance_low = read_link(table, moment, cautious, cautious_delay).share()
     mean_rate = _mean_rate(rate, valid, 16)
     mean_delay = (delay * valid).sum(1) / np.maximum(valid.sum(1), 1)
-    mean_arrival = arrival_s(table, moment, mean_rate[:, None], mean_delay[:, None])[:, 0]
-    last_arrival = arrivals[lanes, newest]
-    worst = np.where(valid[:, :4, None], arrivals[:, :4], -np.inf).max(1)
-    worst = np.where(np.isfinite(worst), worst, last_arrival)
-    floor_arrival = arrival_s(table, moment, np.full((len(rate), 1), 1e3),
-                              np.where(valid, delay, np.inf).min(1)[:, None])[:, 0]  # fmt: skip
-    chance_4 = on_time_share(table, moment, rate[:, :4], delay[:, :4], valid[:, :4])
-    chance_4 = np.where(valid[:, :4].any(1)[:, None], chance_4, on_time)
-    chance_low = on_time_share(
-        table, moment, 0.6 * cautious[:, :2], np.repeat(delay[lanes, newest][:, None], 2, 1),
-        np.ones((len(rate), 2), bool),
+    low_delay = np.where(valid, delay, np.inf).min(1)
+    summary = read_link(
+        table, moment, np.stack([mean_rate, np.full(len(rate), 1e3)], 1),
+        np.stack([mean_delay, low_delay], 1),
     )  # fmt: skip
-    upload = table.mean_bytes * 8e-6
+    last_arrival = arrivals[lanes, newest]
+    worst = np.where(recent[:, :, None], arrivals[:, :4], -np.inf).max(1)
+    worst = np.where(np.isfinite(worst), worst, last_arrival)
     shape = give_up.shape
     rows = [
         logit(on_time), logit(chance_4), logit(chance_low),
-        (give_up - last_arrival) / slo, (give_up - mean_arrival) / slo, (give_up - worst) / slo,
-        upload / np.maximum(rate[lanes, newest], 1e-3)[:, None] / slo,
-        upload / np.maximum(mean_rate, 1e-3)[:, None] / slo,
+        (give_up - last_arrival) / slo, (give_up - summary.arrival_s[:, 0]) / slo,
+        (give_up - worst) / slo, readings.upload_s[lanes, newest] / slo,
+        summary.upload_s[:, 0] / slo,
         np.broadcast_to(np.log(table.mean_bytes / 1e3), shape),
         np.broadcast_to(table.ready_s / slo, shape), np.broadcast_to(table.tail_s / slo, shape),
-        np.broadcast_to(table.keep_back_s / slo, shape), (give_up - floor_arrival) / slo,
+        np.broadcast_to(table.keep_back_s / slo, shape),
+        (give_up - summary.arrival_s[:, 1]) / slo,
     ]  # fmt: skip
     low = np.array([column.low for column in PAYLOAD_COLUMNS])
     high = np.array([column.high for column in PAYLOAD_COLUMNS])

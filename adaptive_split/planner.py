@@ -37,6 +37,10 @@ class Radio:
                 raise ConfigError(f"radio {name} must be 0 or more; got {getattr(self, name)!r}")
 
 
+MARGIN_S = 0.002
+"""Kept back before every deadline for the jitter of timers and threads."""
+
+
 class CandidateTable:
     """Everything about the N candidates and P payloads that does not change from frame to frame.
 
@@ -55,6 +59,8 @@ class CandidateTable:
         send_share: Probability that a candidate sends, shape `(N,)`.
         server_right, fallback_right: Probability that it sends and the server, or the fallback,
             is right, shape `(N,)`.
+        stop_right: Probability that no exit up to d has answered and exit d is right, should the
+            device have to stop there, shape `(N, S+1)`.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class CandidateTable:
         self.payload_bits = np.array([bits for _, bits in grid.payloads])
         self.ready_s: Floats = self.head_s[splits] + np.array(device.encoder_s)[splits]
         self.tail_s: Floats = np.array([server.tail_s(int(split)) for split in splits])
-        self.keep_back_s: Floats = np.where(splits == 0, self.head_s[1], 0.0)
+        self.keep_back_s: Floats = np.where(splits == 0, self.head_s[1], 0.0) + MARGIN_S
         self.wire_bytes: Floats = outcomes.payload_bytes + float(radio.overhead_bytes)
         self.mean_bytes: Floats = self.wire_bytes.mean(0)
         self._count_outcomes(outcomes)
@@ -101,6 +107,7 @@ class CandidateTable:
         self.send_share: Floats = np.zeros(count)
         self.server_right: Floats = np.zeros(count)
         self.fallback_right: Floats = np.zeros(count)
+        self.stop_right: Floats = np.zeros((count, num_stages + 1))
         for index, chosen in enumerate(grid.candidates):
             exit_index = first_exit(
                 outcomes.exit_confidence, chosen.split_point, chosen.exit_threshold
@@ -109,6 +116,8 @@ class CandidateTable:
                 here = exit_index == stage
                 self.exit_share[index, stage - 1] = here.mean()
                 self.exit_right[index, stage - 1] = (here & right[:, stage - 1]).mean()
+                going = (exit_index == 0) | (exit_index > stage)
+                self.stop_right[index, stage] = (going & right[:, stage - 1]).mean()
             payload = grid.payload_index[index]
             if payload >= 0:
                 sent = exit_index == 0
@@ -216,27 +225,55 @@ def uplink_wait_s(moment: Moment) -> Floats:
     return np.maximum(moment.uplink_busy_s, 0.5 * overdue)
 
 
-def arrival_s(
-    table: CandidateTable, moment: Moment, rate_mbps: Floats, delay_s: Floats
-) -> Floats:
-    """Predict when replies would come, from now, for pairs of rate and delay.
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """What W readings of the link would mean for every payload of L lanes."""
+
+    valid: NDArray[np.bool_]
+    """Which readings count, shape `(L, W)`."""
+    upload_s: Floats
+    """Time on the uplink, shape `(L, W, P)`."""
+    arrival_s: Floats
+    """When the reply would come, from now, shape `(L, W, P)`."""
+    in_time: NDArray[np.bool_]
+    """Valid and before the give-up moment, shape `(L, W, P)`."""
+
+    def share(self) -> Floats:
+        """Share of the valid readings under which each payload is on time, `(L, P)`."""
+        return np.asarray(self.in_time.sum(1) / np.maximum(self.valid.sum(1), 1)[:, None])
+
+
+def read_link(
+    table: CandidateTable,
+    moment: Moment,
+    rate_mbps: Floats,
+    delay_s: Floats,
+    valid: NDArray[np.bool_] | None = None,
+) -> Readings:
+    """Predict uploads and replies under readings of the link.
 
     Args:
         table: Times and bytes of the payloads.
         moment: The state of the lanes.
         rate_mbps: Shape `(L, W)`.
         delay_s: Round trip plus server wait, shape `(L, W)`.
-
-    Returns:
-        Shape `(L, W, P)`, in s.
+        valid: Which readings count, shape `(L, W)`; all by default.
     """
-    slow = moment.device_slowdown[:, None]
-    start = np.maximum(table.ready_s * slow, uplink_wait_s(moment)[:, None])
     seconds_per_byte = 8e-6 / np.maximum(rate_mbps, 1e-3)
+    upload = seconds_per_byte[:, :, None] * table.mean_bytes
     server_slow = np.nan_to_num(moment.sample_slowdown[:, :1], nan=1.0)
-    fixed = start + table.tail_s * server_slow
-    send = seconds_per_byte[:, :, None] * table.mean_bytes
-    return np.asarray(fixed[:, None, :] + send + delay_s[:, :, None])
+    fixed = send_begin_s(table, moment) + table.tail_s * server_slow
+    arrival = upload + (fixed[:, None, :] + delay_s[:, :, None])
+    if valid is None:
+        valid = np.ones(rate_mbps.shape, bool)
+    in_time = (arrival <= give_up_s(table, moment)[:, None, :]) & valid[:, :, None]
+    return Readings(valid, upload, arrival, in_time)
+
+
+def send_begin_s(table: CandidateTable, moment: Moment) -> Floats:
+    """When each payload would begin to cross the uplink, from now, shape `(L, P)`."""
+    ready = table.ready_s * moment.device_slowdown[:, None]
+    return np.maximum(ready, uplink_wait_s(moment)[:, None])
 
 
 def give_up_s(table: CandidateTable, moment: Moment) -> Floats:
@@ -244,32 +281,29 @@ def give_up_s(table: CandidateTable, moment: Moment) -> Floats:
     return moment.slack_s[:, None] - table.keep_back_s * moment.device_slowdown[:, None]
 
 
-def on_time_share(
-    table: CandidateTable, moment: Moment, rate: Floats, delay: Floats, valid: NDArray[np.bool_]
-) -> Floats:
-    """Share of the valid (rate, delay) pairs under which each payload is on time, `(L, P)`."""
-    arrivals = arrival_s(table, moment, rate, delay)
-    hits = (arrivals <= give_up_s(table, moment)[:, None, :]) & valid[:, :, None]
-    return np.asarray(hits.sum(1) / np.maximum(valid.sum(1), 1)[:, None])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacklogPrices:
+    """Utility lost per frame by which device and uplink run into the next frame."""
+
+    device: float = 0.3
+    uplink: float = 0.1
 
 
 def utility_terms(
-    table: CandidateTable,
-    moment: Moment,
-    backlog_price: float,
-    rate_mbps: Floats | None = None,
+    table: CandidateTable, moment: Moment, prices: BacklogPrices, readings: Readings
 ) -> tuple[Floats, Floats]:
     """Split every candidate's expected utility into `base + on_time * gain`.
 
-    `base` holds what does not depend on the server: exits on the device, the fallback, energy,
-    bytes and the backlog price; `gain` what an answer in time adds. The backlog price charges the
-    time by which device and uplink run into the next frame, in frames.
+    `base` is what remains when the server's answer is late: exits on the device, the fallback,
+    energy, bytes and the backlog prices; `gain` is what an answer in time adds. Time on the uplink
+    is priced at its mean over the readings under which the payload is late (base) or on time
+    (gain).
 
     Args:
         table: The candidates.
         moment: The state of the lanes.
-        backlog_price: Utility per frame of backlog.
-        rate_mbps: Link rate used for the time on the uplink, `(L,)`; the newest sample by default.
+        prices: What running into the next frame costs.
+        readings: What the link may do.
 
     Returns:
         `(base, gain)`, each `(L, N)`; `gain` is 0 for local candidates.
@@ -277,45 +311,59 @@ def utility_terms(
     grid, objective, radio = table.grid, table.objective, table.radio
     slow = moment.device_slowdown[:, None]
     slack, gap = moment.slack_s[:, None], np.maximum(moment.gap_s[:, None], 0.0)
-    if rate_mbps is None:
-        rate, _, _ = link_pairs(moment, 1)
-        rate_mbps = rate[:, 0]
     head = table.head_s[1:] * slow
-    in_time = (head <= slack).astype(float)
-    base = in_time @ table.exit_right.T
+    # The device stops at the deepest exit that it can reach before the deadline.
+    fit = (head <= slack - MARGIN_S).sum(1)
+    reached = np.arange(1, grid.num_stages + 1) <= fit[:, None]
+    base = reached @ table.exit_right.T
     payload = np.maximum(grid.payload_index, 0)
-    ready = table.ready_s * slow
-    answerable = np.where(
-        table.payload_split == 0,
-        table.head_s[1] * slow <= slack,
-        table.head_s[np.maximum(table.payload_split, 1)] * slow <= slack,
-    )
-    fallback = table.fallback_right * answerable[:, payload]
-    sends = ~grid.local
-    base += np.where(sends, fallback, 0.0)
-    gain = np.where(sends, table.server_right - fallback, 0.0)
+    stops = grid.split_point > fit[:, None]
+    base += np.where(stops, table.stop_right[:, fit].T, 0.0)
+    sends = ~grid.local & ~stops
+    base += np.where(sends, table.fallback_right, 0.0)
+    gain = np.where(sends, table.server_right - table.fallback_right, 0.0)
 
-    upload = table.mean_bytes * 8e-6 / np.maximum(rate_mbps, 1e-3)[:, None]
-    charged = np.minimum(upload, objective.slo_s)
-    joules = table.device.compute_w * table.busy_s * slow
+    sent = table.send_share * sends
     bits_j = radio.joules_per_mbit * table.mean_bytes * 8e-6
-    sent_j = radio.watts * charged + bits_j
-    joules = joules + table.send_share * sent_j[:, payload] * sends
     redo_j = table.device.compute_w * table.head_s[1] * slow * (grid.split_point == 0)
-    base -= objective.energy_price * (joules + redo_j)
+    base -= objective.energy_price * (table.device.compute_w * table.busy_s * slow + redo_j)
     gain += objective.energy_price * redo_j
-    base -= objective.byte_price * table.send_share * table.mean_bytes[payload] * 1e-6 * sends
+    bytes_price = objective.byte_price * table.mean_bytes * 1e-6
 
-    over_head = np.minimum(np.maximum(head - gap, 0.0), objective.slo_s)
+    ready = table.ready_s * slow
+    last_reached = table.head_s[fit][:, None] * slow
+    over_head = np.maximum(np.minimum(head, last_reached) - gap, 0.0)
     over_send = np.minimum(np.maximum(ready - gap, 0.0), objective.slo_s)
-    begin = np.maximum(ready, uplink_wait_s(moment)[:, None])
-    next_ready = gap + table.ready_s[0] * slow
-    over_link = np.minimum(np.maximum(begin + upload - next_ready, 0.0), objective.slo_s)
-    backlog = over_head @ table.exit_share.T
-    backlog = backlog + (over_send + over_link)[:, payload] * table.send_share * sends
-    base -= backlog_price * objective.fps * backlog
-    base = np.where(sends[None, :] & ~moment.server_usable[:, None], -1e3, base)
+    late, early = _uplink_costs(table, moment, prices, readings)
+    device_price = prices.device * objective.fps
+    base -= device_price * (over_head @ table.exit_share.T)
+    fixed = objective.energy_price * bits_j + bytes_price + device_price * over_send
+    base -= (fixed + late)[:, payload] * sent
+    gain += (late - early)[:, payload] * sent
+    base = np.where(~grid.local & ~moment.server_usable[:, None], -1e3, base)
     return base, gain
+
+
+def _uplink_costs(
+    table: CandidateTable, moment: Moment, prices: BacklogPrices, readings: Readings
+) -> tuple[Floats, Floats]:
+    """Price of the time on the uplink when a payload is late, and when it is on time, `(L, P)`."""
+    objective = table.objective
+    next_ready = np.maximum(moment.gap_s, 0.0) + table.ready_s[0] * moment.device_slowdown
+    begin = send_begin_s(table, moment) - next_ready[:, None]
+    over = np.clip(readings.upload_s + begin[:, None, :], 0.0, objective.slo_s)
+    charged = np.minimum(readings.upload_s, objective.slo_s)
+    cost = prices.uplink * objective.fps * over
+    cost += objective.energy_price * table.radio.watts * charged
+    valid, in_time = readings.valid[:, :, None], readings.in_time
+    count = np.maximum(valid.sum(1), 1)
+    early_count = in_time.sum(1)
+    total, early = (cost * valid).sum(1), (cost * in_time).sum(1)
+    mean = total / count
+    late_count = count - early_count
+    late = np.where(late_count > 0, (total - early) / np.maximum(late_count, 1), mean)
+    early = np.where(early_count > 0, early / np.maximum(early_count, 1), mean)
+    return np.maximum(late, early), early
 
 
 def combine(

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import math
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ def read_trace(path: Path) -> Trace:
             lines = file.read().splitlines()
     except FileNotFoundError as error:
         raise TraceError(f"trace must exist; got no file {path}") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise TraceError(f"{path}: trace must be readable text; got {error}") from error
     if not any(line.strip() for line in lines):
         raise TraceError(f"{path}, line 1: trace must hold rows; got an empty file")

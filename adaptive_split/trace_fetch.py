@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -179,7 +180,7 @@ def _download(url: str, path: Path, progress: Progress | None) -> tuple[str, int
     except urllib.error.HTTPError as error:
         error.close()
         raise LinkError(f"{url} must be served; got {error.code} {error.reason}") from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise LinkError(f"{url} must be reachable; got {error}") from error
     if expected is not None and received != expected:
         raise LinkError(f"{url} must arrive whole, {expected} bytes; got {received}")
@@ -214,7 +215,7 @@ def _extract(archive: Path, folder: Path, source: Source) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with content, target.open("wb") as file:
                     shutil.copyfileobj(content, file)
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise TraceError(f"archive must be a whole tar.gz; got {error}") from error
     if num_files == 0:
         raise TraceError(

@@ -36,6 +36,7 @@ SAME_RUN_S = 180.0
 # the median, 41 ms after); a device that sends every frame keeps its radio awake.
 _WAKING_REPLIES = 2
 _MECPERF_GROUPS = 6
+_MECPERF_PERIOD_S = 0.05
 _TIMED = re.compile(r"(?P<operator>[a-z]+)_(?:[a-z]+_)?(?P<moment>\d{8}_\d{9})")
 
 
@@ -165,10 +166,7 @@ def read_rtt(path: Path) -> RttRecording:
 
 @functools.cache
 def read_mecperf(path: Path) -> tuple[RttRecording, ...]:
-    """The LTE-to-edge sessions of MECPerf's `rtt_ms.csv.gz`, each without its waking replies.
-
-    A reply's time there is that of its arrival, so an RTT holds from one arrival to the next one's.
-    """
+    """The LTE-to-edge sessions of MECPerf's `rtt_ms.csv.gz`, each without its waking replies."""
     header = "access,protocol,endpoint,observer,cross_traffic_mbps,trace,t_s,rtt_ms"
     wanted = "lte,TCP,Client,edge,0,"
     sessions: dict[str, list[tuple[float, float]]] = {}
@@ -183,15 +181,24 @@ def read_mecperf(path: Path) -> tuple[RttRecording, ...]:
                 sessions.setdefault(session, []).append((float(time_s), float(rtt_ms) / 1e3))
     if not sessions:
         raise TraceError(f"{path}: rows {wanted}... must exist; got none")
-    recordings = []
-    for replies in sessions.values():
-        arrival_s, rtt_s = np.array(replies[_WAKING_REPLIES - 1 :]).T
-        recordings.append(
-            RttRecording(
-                arrival_s[:-1] - arrival_s[0], rtt_s[1:], float(arrival_s[-1] - arrival_s[0])
-            )
-        )
-    return tuple(recordings)
+    return tuple(_seen_by_requests(np.array(replies)) for replies in sessions.values())
+
+
+def _seen_by_requests(replies: NDArray[np.float64]) -> RttRecording:
+    """What requests sent on a grid would have seen, from replies that followed one another.
+
+    A request sent while a slow reply is in flight waits for the rest of that stall, no longer.
+
+    Args:
+        replies: Arrival and RTT of each, in seconds, shape `(N, 2)`.
+    """
+    arrival_s, rtt_s = replies[_WAKING_REPLIES - 1 :].T
+    sent_s = np.arange(arrival_s[0], arrival_s[-1], _MECPERF_PERIOD_S)
+    in_flight = np.searchsorted(arrival_s, sent_s, side="right")
+    usual_s = np.minimum(rtt_s[in_flight], np.median(rtt_s[1:]))
+    seen_s = np.maximum(arrival_s[in_flight] - sent_s, usual_s)
+    time_s = np.arange(len(sent_s), dtype=np.float64) * _MECPERF_PERIOD_S
+    return RttRecording(time_s, seen_s, len(sent_s) * _MECPERF_PERIOD_S)
 
 
 def _mecperf_group(path: Path, name: str) -> RttRecording:

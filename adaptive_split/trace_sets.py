@@ -177,8 +177,8 @@ def default_traces(split: str, data_dir: Path | None = None) -> tuple[list[Trace
     num_synthetic = sum(trace.source == "synthetic" for trace in traces)
     num_recorded = len(traces) - num_synthetic
     return traces, (
-        f"Using the package's {len(traces)} {split} traces: {num_recorded} recorded"
-        f" LTE uplinks with synthetic RTT and {num_synthetic} synthetic traces of three other families"
+        f"Using the package's {len(traces)} {split} traces: {num_recorded} recorded LTE uplinks"
+        f" with synthetic RTT and {num_synthetic} synthetic traces of three other families"
         f" (set {ENVIRONMENT} to use recordings)."
     )
 

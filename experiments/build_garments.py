@@ -224,7 +224,7 @@ def copy_pictures(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     shutil.copyfile(license_, out / "LICENSE")
-    share = NUM_COPIED / len(judge.label)
+    share = min(1.0, NUM_COPIED / len(judge.label))
     chosen = []
     for label in range(len(classes)):
         rows = np.flatnonzero(judge.label == label)

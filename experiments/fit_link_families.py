@@ -40,9 +40,17 @@ TARGET = HERE.parent / "adaptive_split" / "data" / "link_families.json"
 PERIOD_S = {CELLULAR: 0.5, STARLINK: 0.5, FIVE_G: 0.1}
 RTT_PERIOD_S = {LTE: 0.05, CELLULAR: 0.2, STARLINK: 0.2, FIVE_G: 0.1}
 TIME_CONSTANTS_S = {0.5: (0.5, 4.0, 40.0), 0.1: (0.2, 2.0, 20.0)}
+# Where the search starts; that of 0.1 s is the end of an earlier search of another loss.
+STARTS = {
+    0.5: (0.5, -2.0, -1.0, 0.0, -2.0, 1.0, 0.0, 0.0),
+    0.1: (-1.97, -4.0, -2.5, -0.27, -1.46, 1.74, -0.14, -4.1),
+}
 SEED = 20240527
 PATH_S = 120.0
-NUM_PATHS = {0.5: 500, 0.1: 160}
+NUM_PATHS = {0.5: 500, 0.1: 400}
+NUM_STEPS = {0.5: 500, 0.1: 150}
+NUM_RTT_STEPS = 250
+NUM_SHOWN = 3000
 
 CDF = np.vectorize(NormalDist().cdf, otypes=[np.float64])
 
@@ -214,7 +222,7 @@ def fit_rate(paths: Paths, period_s: float, num_steps: int) -> LinkProcess:
         # The fourth power minds the worst error most: all of them are to stay within 10 %.
         return float(np.power(errors, 4).sum())
 
-    best = search(np.array([0.5, -2.0, -1.0, 0.0, -2.0, 1.0, 0.0, 0.0]), loss, num_steps)
+    best = search(np.array(STARTS[period_s]), loss, num_steps)
     return with_quantiles(unpack(best, period_s, constants_s, True), values, OUTAGE_MBPS)
 
 
@@ -336,20 +344,20 @@ def main() -> None:
     """Fit, print the tables, draw the figure, and write the parameters if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data_dir", type=Path)
-    parser.add_argument("--steps", type=int, default=600, help="steps of the search")
     parser.add_argument("--write", action="store_true", help="write the package's parameters")
     arguments = parser.parse_args()
     rates, rtts, ties = read_recordings(arguments.data_dir)
     fitted: dict[str, dict[str, LinkProcess]] = {"rate": {}, "rtt": {}}
     for family, period_s in PERIOD_S.items():
-        process = fit_rate(rates[family], period_s, arguments.steps)
+        process = fit_rate(rates[family], period_s, NUM_STEPS[period_s])
         fitted["rate"][family] = process
-        drawn = draw(process, 1, 1000, round(PATH_S / period_s))
+        drawn = draw(process, 1, NUM_SHOWN, round(PATH_S / period_s))
         real = rate_statistics(rates[family], period_s)
-        title = f"{family}, rate ({len(rates[family])} recordings, 1000 x {PATH_S:.0f} s synthetic)"
+        counts = f"{len(rates[family])} recordings, {NUM_SHOWN} x {PATH_S:.0f} s synthetic"
+        title = f"{family}, rate ({counts})"
         print_table(title, real, rate_statistics(drawn, period_s))
     for family, period_s in RTT_PERIOD_S.items():
-        process = fit_rtt(rtts[family], period_s, arguments.steps // 2, ties[family])
+        process = fit_rtt(rtts[family], period_s, NUM_RTT_STEPS, ties[family])
         fitted["rtt"][family] = process
         drawn = draw(process, 1, 400, round(30 / period_s))
         real = rtt_statistics(rtts[family], period_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adaptive_split.planner import CandidateTable, Moment, link_pairs
+from adaptive_split.planner import BacklogPrices, CandidateTable, Floats, Moment, link_pairs
 from adaptive_split.runtime.controller import Choice
 from adaptive_split.runtime.simulator import Simulator
 
@@ -28,7 +28,10 @@ class TwoArm:
     name = "two-arm"
     probes = True
 
-    def __init__(self, local: int, picture: int, threshold_mbps: float) -> None:
+    def __init__(
+        self, local: int | Choice, picture: int | Choice, threshold_mbps: float | Floats
+    ) -> None:
+        """Take two candidates and a rate; arrays give every lane a rule of its own."""
         self.local, self.picture, self.threshold_mbps = local, picture, threshold_mbps
 
     def choose(self, moment: Moment) -> Choice:
@@ -49,8 +52,8 @@ class Oracle:
     name = "oracle"
     probes = False
 
-    def __init__(self, table: CandidateTable, backlog_price: float) -> None:
-        self.table, self.backlog_price = table, backlog_price
+    def __init__(self, table: CandidateTable, prices: BacklogPrices) -> None:
+        self.table, self.prices = table, prices
         self._simulator: Simulator | None = None
 
     def bind(self, simulator: Simulator) -> None:
@@ -61,4 +64,4 @@ class Oracle:
         """Score all candidates with what will happen."""
         if self._simulator is None:
             raise RuntimeError("the oracle must be bound to a simulator before it decides")
-        return self._simulator.true_utility(moment, self.backlog_price).argmax(1)
+        return self._simulator.true_utility(moment, self.prices).argmax(1)

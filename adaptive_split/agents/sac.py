@@ -61,6 +61,8 @@ class CandidatePolicy(BasePolicy):
         self.register_buffer("payload_index", torch.tensor(payload_index).clamp(min=0))
         self.forecast = Forecast()
         self.residual = Residual()
+        self.residual_used = False
+        """Set once a transition without counterfactuals was seen; until then it is all zero."""
         self.log_temperature = torch.nn.Parameter(torch.tensor(np.log(0.02), dtype=torch.float32))
         rate = lr_schedule(1)
         networks = [*self.forecast.parameters(), *self.residual.parameters()]
@@ -79,8 +81,10 @@ class CandidatePolicy(BasePolicy):
         context, rows, base, gain = self.parts(flat)
         odds = self.forecast(context, rows)
         chance = torch.sigmoid(odds)[:, self.payload_index]
-        planned = base + gain * chance
-        return planned + self.residual(context, base, gain, chance.detach()), odds
+        values = base + gain * chance
+        if self.residual_used:
+            values = values + self.residual(context, base, gain, chance.detach())
+        return values, odds
 
     def forward(self, obs: Tensor, deterministic: bool = True) -> Tensor:
         """Choose a candidate per row."""
@@ -97,13 +101,12 @@ class CandidatePolicy(BasePolicy):
 class CounterfactualBuffer(ReplayBuffer):
     """Replay that also keeps, per transition, whether each payload would have been on time.
 
-    Transitions of lanes that only reset (`info["idle"]`) are left out.
     """
 
     def __init__(self, *args: Any, num_payloads: int = 1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.any_unknown = False
         self.on_time = np.full((self.buffer_size, self.n_envs, num_payloads), UNKNOWN, np.int8)
-        self.weight = np.ones((self.buffer_size, self.n_envs), np.float32)
 
     def add(
         self,
@@ -118,7 +121,7 @@ class CounterfactualBuffer(ReplayBuffer):
         for lane, info in enumerate(infos):
             known = info.get("payload_on_time")
             self.on_time[self.pos, lane] = UNKNOWN if known is None else known
-            self.weight[self.pos, lane] = 0.0 if info.get("idle") else 1.0
+            self.any_unknown |= known is None
         super().add(obs, next_obs, action, reward, done, infos)
 
     def draw(self, count: int) -> dict[str, Tensor]:
@@ -134,7 +137,6 @@ class CounterfactualBuffer(ReplayBuffer):
             "done": self.dones,
             "timeout": self.timeouts,
             "on_time": self.on_time,
-            "weight": self.weight,
         }
         return {name: torch.as_tensor(values[rows, lanes]) for name, values in arrays.items()}
 
@@ -202,6 +204,7 @@ class CandidateSAC(OffPolicyAlgorithm):
             context, rows, _, _ = self.policy.parts(batch["observation"])
             self.policy.forecast.normalize_on(context, rows)
             self._normalized = True
+        self.policy.residual_used |= self.replay_buffer.any_unknown
         for _ in range(gradient_steps):
             batch = self.replay_buffer.draw(batch_size)
             values, odds = self.policy.values(batch["observation"])
@@ -217,14 +220,14 @@ class CandidateSAC(OffPolicyAlgorithm):
         self.logger.record("train/temperature", float(self.policy.log_temperature.detach().exp()))
 
     def _forecast_loss(self, odds: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        known = (batch["on_time"] != UNKNOWN).float() * batch["weight"][:, None]
+        known = (batch["on_time"] != UNKNOWN).float()
         target = (batch["on_time"] > 0).float()
         each = functional.binary_cross_entropy_with_logits(odds, target, reduction="none")
         return (each * known).sum() / known.sum().clamp(min=1.0)
 
     def _residual_loss(self, values: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Squared error to the SAC target of the taken action, where no counterfactual is known."""
-        unknown = (batch["on_time"] == UNKNOWN).all(1).float() * batch["weight"]
+        unknown = (batch["on_time"] == UNKNOWN).all(1).float()
         if not bool(unknown.any()):
             return values.new_zeros(())
         with torch.no_grad():

@@ -11,13 +11,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from adaptive_split.observation import View, bounds, observe
+from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.runtime.streams import StreamSource
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
-
-BACKLOG_PRICE = 0.3
-
 
 class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
     """L simulated devices, each on a stream of its own; lanes restart by themselves.
@@ -32,7 +30,7 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         traces: The link recordings to draw streams from, evenly over families.
         num_envs: Lanes.
         subset: Which half of the pictures: `policy` to train, `judge` to judge.
-        backlog_price: Utility per frame of backlog in the planner's formula.
+        prices: Backlog prices in the planner's formula.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -44,12 +42,12 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         num_envs: int,
         *,
         subset: str = "policy",
-        backlog_price: float = BACKLOG_PRICE,
+        prices: BacklogPrices | None = None,
     ) -> None:
         self.num_envs = num_envs
         self.table = scenario.table(subset)
         self.source = StreamSource(scenario, self.table.outcomes, traces)
-        self.backlog_price = backlog_price
+        self.prices = BacklogPrices() if prices is None else prices
         low, high = bounds(self.table)
         self.single_observation_space = spaces.Box(low, high, dtype=np.float32)
         self.single_action_space = spaces.Discrete(len(self.table.grid))
@@ -94,5 +92,5 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
 
     def _observe(self) -> NDArray[np.float32]:
         assert self._simulator is not None
-        self.view = observe(self.table, self._simulator.moment(), self.backlog_price)
+        self.view = observe(self.table, self._simulator.moment(), self.prices)
         return self.view.flat()

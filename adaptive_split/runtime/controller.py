@@ -12,14 +12,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptive_split.observation import PAYLOAD_COLUMNS, View, observe, planned_utility
+from adaptive_split.observation import PAYLOAD_COLUMNS, View, observe
 from adaptive_split.planner import (
+    BacklogPrices,
     CandidateTable,
     Floats,
     Moment,
+    Readings,
     combine,
     link_pairs,
-    on_time_share,
+    read_link,
     utility_terms,
 )
 
@@ -42,12 +44,26 @@ class Policy(Protocol):
 class PlannerSettings:
     """The knobs of the planners, picked on training traces."""
 
-    backlog_price: float = 0.3
-    """Utility per frame of backlog."""
+    device_price: float = 0.3
+    """Utility per frame of backlog on the device."""
+    uplink_price: float = 0.1
+    """Utility per frame of backlog on the uplink."""
     safety: float = 1.0
     """Factor on every rate."""
     rate_window: int = 16
     rtt_window: int = 16
+
+    @property
+    def prices(self) -> BacklogPrices:
+        """The two backlog prices."""
+        return BacklogPrices(device=self.device_price, uplink=self.uplink_price)
+
+
+def _best(
+    table: CandidateTable, moment: Moment, prices: BacklogPrices, readings: Readings
+) -> Choice:
+    base, gain = utility_terms(table, moment, prices, readings)
+    return combine(table, base, gain, readings.share()).argmax(1)
 
 
 class Planner:
@@ -66,11 +82,8 @@ class Planner:
         weight /= weight.sum(1, keepdims=True)
         mean_rate = (rate * weight).sum(1, keepdims=True) * self.settings.safety
         mean_delay = (delay * weight).sum(1, keepdims=True)
-        sure = np.ones_like(mean_rate, bool)
-        on_time = on_time_share(self.table, moment, mean_rate, mean_delay, sure)
-        price = self.settings.backlog_price
-        base, gain = utility_terms(self.table, moment, price, mean_rate[:, 0])
-        return combine(self.table, base, gain, on_time).argmax(1)
+        readings = read_link(self.table, moment, mean_rate, mean_delay)
+        return _best(self.table, moment, self.settings.prices, readings)
 
 
 class DistributionPlanner:
@@ -84,8 +97,8 @@ class DistributionPlanner:
 
     def choose(self, moment: Moment) -> Choice:
         """Take the candidate of highest mean utility over the observed pairs."""
-        view = observe(self.table, moment, self.settings.backlog_price)
-        return planned_utility(self.table, view).argmax(1)
+        readings = read_link(self.table, moment, *link_pairs(moment))
+        return _best(self.table, moment, self.settings.prices, readings)
 
 
 class TwoWindowPlanner:
@@ -118,10 +131,7 @@ class TwoWindowPlanner:
                 np.broadcast_to(delays[:, None, :], shape).reshape(lanes, count),
                 (rate_valid[:, :, None] & delay_valid[:, None, :]).reshape(lanes, count),
             )
-        on_time = on_time_share(self.table, moment, *pairs)
-        mean_rate = (rates * rate_valid).sum(1) / rate_valid.sum(1)
-        base, gain = utility_terms(self.table, moment, knobs.backlog_price, mean_rate)
-        return combine(self.table, base, gain, on_time).argmax(1)
+        return _best(self.table, moment, knobs.prices, read_link(self.table, moment, *pairs))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,14 +185,14 @@ class ForecastController:
         self,
         table: CandidateTable,
         weights: ForecastWeights,
-        backlog_price: float,
+        prices: BacklogPrices,
         *,
         guard_candidate: int | None = None,
         guard_margin: float = 0.0,
     ) -> None:
         if weights.payload_mean.shape != (len(PAYLOAD_COLUMNS),):
             raise ValueError("the network must have been trained on these payload columns")
-        self.table, self.weights, self.backlog_price = table, weights, backlog_price
+        self.table, self.weights, self.prices = table, weights, prices
         self.guard_candidate, self.guard_margin = guard_candidate, guard_margin
 
     def values(self, view: View) -> Floats:
@@ -192,7 +202,7 @@ class ForecastController:
 
     def choose(self, moment: Moment) -> Choice:
         """Take the candidate of highest value, or the guard's."""
-        values = self.values(observe(self.table, moment, self.backlog_price))
+        values = self.values(observe(self.table, moment, self.prices))
         best = values.argmax(1)
         if self.guard_candidate is None:
             return best

@@ -15,6 +15,8 @@ RECENT = 4
 RTT_SPREAD, RTT_NOISE_S, UPLOAD_SPREAD = 0.1, 0.0005, 0.5
 FIRST_MBPS, FIRST_RTT_S = 5.0, 0.060
 LEAST_MBPS, MOST_MBPS = 0.01, 2000.0
+LEAST_UPLOAD_S = 5e-5
+"""Shorter times on the uplink drown in the noise of timers; such a rate is as good as any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class LinkEstimator:
         """When the last answered payload had left the uplink."""
         return self._free_s
 
+    def rebase(self) -> None:
+        """Restart the clock at 0; rate and round trip stay."""
+        self._pings = deque([(0.0, rtt_s) for _, rtt_s in self._pings], 3)
+        self._free_s = self._last_reply_s = 0.0
+
     def add_ping(self, *, now_s: float, rtt_s: float) -> None:
         """Note the round trip of an empty message."""
         self._pings.append((now_s, rtt_s))
@@ -69,7 +76,7 @@ class LinkEstimator:
         known = bool(self._net_s)
         queued_behind = sent_s < self._last_reply_s
         begin_s = max(sent_s, self._free_s) if queued_behind else sent_s
-        net_s = max(reply_s - server_s - begin_s, 1e-4)
+        net_s = max(reply_s - server_s - begin_s, LEAST_UPLOAD_S)
         self._bytes.append(float(wire_bytes))
         self._net_s.append(net_s)
         upload_s = self._upload_s(net_s, wire_bytes, known)
@@ -83,13 +90,13 @@ class LinkEstimator:
         if not known:
             if not self._pings:
                 self.rtt_s = net_s / 2
-            return max(net_s - self.rtt_s, 0.05 * net_s)
+            return max(net_s - self.rtt_s, LEAST_UPLOAD_S)
         expected = wire_bytes * 8e-6 / self.uplink_mbps
         surprise = net_s - self.rtt_s - expected
         upload_var = (UPLOAD_SPREAD * expected) ** 2
         rtt_var = (RTT_SPREAD * self.rtt_s + RTT_NOISE_S) ** 2
         upload_s = expected + surprise * upload_var / (upload_var + rtt_var)
-        return min(max(upload_s, 0.2 * expected), max(net_s, 1e-4))
+        return min(max(upload_s, 0.2 * expected), net_s)
 
     def _fit(self, now_s: float) -> None:
         size, net = np.array(self._bytes), np.array(self._net_s)
@@ -100,7 +107,7 @@ class LinkEstimator:
         # Newest requests only: the rate changes faster than the round trip. Summed before divided,
         # so that large payloads, which tell more, weigh more.
         recent = slice(-RECENT, None)
-        upload = np.maximum(net[recent] - self.rtt_s, 0.02 * net[recent]).sum()
+        upload = np.maximum(net[recent] - self.rtt_s, LEAST_UPLOAD_S).sum()
         self.uplink_mbps = float(
             np.clip(size[recent].sum() * 8e-6 / upload, LEAST_MBPS, MOST_MBPS)
         )

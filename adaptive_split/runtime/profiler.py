@@ -132,7 +132,7 @@ def _typical_picture(height: int, width: int) -> NDArray[np.uint8]:
     """Draw smooth shapes with a little noise, which cost a JPEG encoder what a photo costs."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
-    field = generator.normal(128, NOISE, size=(height, width, 3))
+    field = generator.normal(128, 8, size=(height, width, 3))
     for a, b, c in generator.normal(size=(12, 3)):
         wave = np.cos(20 * (a * rows + b * columns) + c)
         field += 18 * wave[..., None] * generator.normal(size=3)

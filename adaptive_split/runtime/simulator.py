@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.errors import ConfigError
-from adaptive_split.planner import CandidateTable, Floats, Moment, combine, first_exit, utility_terms
+from adaptive_split.planner import (
+    BacklogPrices,
+    CandidateTable,
+    Floats,
+    Moment,
+    Readings,
+    combine,
+    first_exit,
+    utility_terms,
+)
 from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream
 
 RING = 24
@@ -45,12 +54,15 @@ class Step:
     fallback: NDArray[np.int64]
     """0 none, 1 late, 2 unsent."""
     latency_s: Floats
+    """Capture to answer; the parts below add up to it."""
+    wait_s: Floats
     head_s: Floats
     encode_s: Floats
     uplink_s: Floats
     server_wait_s: Floats
     tail_s: Floats
     downlink_s: Floats
+    fallback_s: Floats
     payload_bytes: Floats
     energy_j: Floats
 
@@ -134,7 +146,8 @@ class Simulator:
         self.lanes, self.num_frames = self.samples.shape
         self.lane = np.arange(self.lanes)
         self.period_s = 1.0 / table.objective.fps
-        self.stack = int(np.ceil(table.objective.slo_s / self.period_s)) + 1
+        # Waiting frames are bits of an int64; a device that far behind drops the oldest anyway.
+        self.stack = min(int(np.ceil(table.objective.slo_s / self.period_s)) + 1, 62)
         self.reset()
 
     def replace(self, lanes: NDArray[np.int64], streams: Sequence[Stream]) -> None:
@@ -155,7 +168,7 @@ class Simulator:
     _STATE = (
         "device_free_s", "uplink_free_s", "believed_free_s", "newest", "waiting_bits", "done",
         "redo_s", "ring_at", "sent_s", "reply_s", "ring_bytes", "ring_rate", "ring_rtt",
-        "ring_wait", "ring_late", "confidences", "total_probe_bytes", "current_bit",
+        "ring_wait", "ring_give_up", "confidences", "total_probe_bytes", "current_bit",
         "frame_index", "arrival_s", "start_s",
     )  # fmt: skip
 
@@ -168,7 +181,7 @@ class Simulator:
         self.newest = np.full(lanes, -1)
         self.waiting_bits = np.zeros(lanes, np.int64)
         self.done = np.zeros(lanes, bool)
-        self.redo_s = np.full((lanes, 8), np.inf)
+        self.redo_s = np.full((lanes, self.stack + 1), np.inf)
         self.ring_at = np.zeros(lanes, np.int64)
         shape = (lanes, RING)
         self.sent_s = np.full(shape, -np.inf)
@@ -177,7 +190,7 @@ class Simulator:
         self.ring_rate = np.full(shape, np.nan)
         self.ring_rtt = np.full(shape, np.nan)
         self.ring_wait = np.full(shape, np.nan)
-        self.ring_late = np.zeros(shape, bool)
+        self.ring_give_up = np.full(shape, np.inf)
         self.confidences = np.full((lanes, 8), np.nan)
         self.total_probe_bytes = np.zeros(lanes)
         self._remember(self.lane, np.zeros(lanes), PROBE_BYTES, handshake=True)
@@ -202,18 +215,21 @@ class Simulator:
         has_pending = np.isfinite(oldest_sent)
         oldest = np.where(pending, sent, np.inf).argmin(1)
         oldest_bytes = self.ring_bytes[rows, order][self.lane, oldest]
-        late = used & self.ring_late[rows, order]
+        # A request is late once its give-up moment has passed without a reply, not before.
+        late = used & (np.minimum(reply, now[:, None]) > self.ring_give_up[rows, order])
         busy = np.where(has_pending, np.maximum(self.believed_free_s - now, 0.0), 0.0)
         reply_seen = np.where(known, reply[rows, take], np.nan)
-        # The next frame is captured one period after the newest one.
-        gap = (self.newest + 1) * self.period_s - now
+        fps, slo_s = self.table.objective.fps, self.table.objective.slo_s
+        gap = (np.floor(now * fps + 1e-9) + 1) / fps - now
         bits = self.waiting_bits & ~self.current_bit
         count = np.zeros(self.lanes)
         for position in range(self.stack):
-            count += (bits >> position) & 1
+            deadline = (self.newest - position) * self.period_s + slo_s
+            in_reach = now + self.table.head_s[1] <= deadline + 1e-9
+            count += ((bits >> position) & 1) * in_reach
         ones = np.ones(self.lanes)
         return Moment(
-            slack_s=self.arrival_s + self.table.objective.slo_s - now,
+            slack_s=self.arrival_s + slo_s - now,
             gap_s=gap,
             waiting=count,
             sample_mbps=newest(self.ring_rate) / 1e6,
@@ -240,7 +256,7 @@ class Simulator:
         table = self.table
         num_payloads = len(table.mean_bytes)
         lane = np.repeat(self.lane, num_payloads)
-        ready = (self.start_s[:, None] + table.ready_s).ravel()
+        ready = self._with_fallbacks(self.start_s[:, None] + table.ready_s).ravel()
         begin = np.maximum(ready, np.repeat(self.uplink_free_s, num_payloads))
         bits = np.tile(table.mean_bytes * 8, self.lanes)
         sent = self.links.sent_at(lane, begin, bits)
@@ -251,12 +267,12 @@ class Simulator:
         upload = (sent - begin).reshape(shape)
         return (reply.reshape(shape) <= give_up), np.minimum(upload, table.objective.slo_s)
 
-    def true_utility(self, moment: Moment, backlog_price: float) -> Floats:
+    def true_utility(self, moment: Moment, prices: BacklogPrices) -> Floats:
         """Expected utility of every candidate under the true link and server, `(L, N)`."""
         on_time, upload = self.payload_on_time()
-        seconds = np.maximum(upload.mean(1), 1e-6)
-        rate = self.table.mean_bytes.mean() * 8e-6 / seconds
-        base, gain = utility_terms(self.table, moment, backlog_price, rate)
+        valid = np.ones((self.lanes, 1), bool)
+        truth = Readings(valid, upload[:, None, :], upload[:, None, :], on_time[:, None, :])
+        base, gain = utility_terms(self.table, moment, prices, truth)
         return combine(self.table, base, gain, on_time.astype(float))
 
     def step(self, candidate: NDArray[np.int64]) -> Step:
@@ -272,29 +288,35 @@ class Simulator:
         exit_index = first_exit(
             outcomes.exit_confidence[sample], split, grid.exit_threshold[candidate]
         )
-        sends = exit_index == 0
-        head = np.where(sends, table.head_s[split], table.head_s[exit_index])
-        encode = np.where(sends, table.ready_s[payload] - table.head_s[split], 0.0)
-        ready = self._compute(start, start + head + encode)
-        head = ready - start - encode
-
-        wire_bytes = table.wire_bytes[sample, payload]
+        # A stage that would end after the deadline is not begun: the deepest exit before it answers.
+        ends = self._with_fallbacks(start[:, None] + table.head_s[1:])
+        reach = np.maximum((ends <= deadline[:, None] + 1e-9).sum(1), 1)
+        planned = np.where(exit_index > 0, exit_index, split)
+        cut = planned > reach
+        sends = (exit_index == 0) & ~cut
+        encode = table.ready_s[payload] - table.head_s[split]
+        ready = self._with_fallbacks((start + table.head_s[split] + encode)[:, None])[:, 0]
         give_up = deadline - table.keep_back_s[payload]
         begin = np.maximum(ready, self.uplink_free_s)
+        # What cannot get on the uplink in time is not encoded either, but answered at once.
         unsent = sends & (begin >= give_up)
         sent = active & sends & ~unsent
+        deepest = np.maximum(np.minimum(planned, reach), 1)
+        head = table.head_s[np.where(sent, split, deepest)]
+        encode = np.where(sent, encode, 0.0)
+        ready = self._compute(start + head + encode)
+
+        wire_bytes = table.wire_bytes[sample, payload]
         done_s = self.links.sent_at(lane, begin, wire_bytes * 8)
         wait, reply = self._reply(lane, done_s, table.tail_s[payload])
         by_server = sent & (reply <= give_up)
-        falls_back = sends & ~by_server
+        late = sent & ~by_server
         self._record_send(lane[sent], begin, ready, done_s, reply, wait, wire_bytes, give_up)
-        redo = active & falls_back & (split == 0)
+        redo = late & (split == 0)
         self._schedule_redo(redo, give_up)
 
-        deepest = np.where(sends, np.maximum(split, 1), exit_index)
-        ended = np.where(falls_back, deadline, np.where(by_server, reply, ready))
-        unanswerable = falls_back & (split > 0) & (ready - encode > deadline)
-        on_time = active & (ended <= deadline + 1e-9) & ~unanswerable
+        ended = np.where(late, deadline, np.where(by_server, reply, ready))
+        on_time = active & (ended <= deadline + 1e-9)
         right = np.where(
             by_server,
             outcomes.server_right[sample, payload],
@@ -313,21 +335,23 @@ class Simulator:
         correct = right & on_time
         price = table.objective.energy_price * energy
         utility = correct - price - table.objective.byte_price * wire_bytes * 1e-6
-        ran_first = (split >= 1) & active
+        ran_first = active & ((split >= 1) | unsent)
         self.confidences[ran_first, 1:] = self.confidences[ran_first, :-1]
         self.confidences[ran_first, 0] = outcomes.exit_confidence[sample[ran_first], 0]
-        half = np.where(sent & np.isfinite(reply), (reply - done_s - wait - table.tail_s[payload]) / 2, 0)
+        half = np.where(by_server, self.links.rtt_at(lane, done_s) / 2, 0.0)
         report = Step(
             active=active, frame_index=self.frame_index.copy(), sample_index=sample,
             candidate=candidate, arrival_s=arrival, start_s=start,
             utility=np.where(active, utility, 0.0), correct=correct, on_time=on_time,
             answer=answer, exit_index=np.where(by_server, 0, deepest), by_server=by_server,
-            fallback=np.where(~falls_back, 0, np.where(unsent, 2, 1)),
-            latency_s=ended - arrival, head_s=head, encode_s=encode,
+            fallback=np.where(unsent, 2, np.where(late | cut, 1, 0)),
+            latency_s=ended - arrival, wait_s=ready - arrival - head - encode, head_s=head,
+            encode_s=encode,
             uplink_s=np.where(by_server, done_s - ready + half, 0.0),
             server_wait_s=np.where(by_server, wait, 0.0),
             tail_s=np.where(by_server, table.tail_s[payload], 0.0),
             downlink_s=np.where(by_server, half, 0.0),
+            fallback_s=np.where(late, ended - ready, 0.0),
             payload_bytes=wire_bytes, energy_j=energy,
         )  # fmt: skip
         self.device_free_s = np.where(active, ready, self.device_free_s)
@@ -371,7 +395,7 @@ class Simulator:
         self.ring_rate[lane, at] = np.minimum(rate, 1e9)[lane]
         self.ring_rtt[lane, at] = self.links.rtt_at(self.lane, done)[lane]
         self.ring_wait[lane, at] = wait[lane]
-        self.ring_late[lane, at] = (reply > give_up)[lane]
+        self.ring_give_up[lane, at] = give_up[lane]
         self.ring_at[lane] += 1
 
     def _remember(
@@ -392,19 +416,26 @@ class Simulator:
             self.ring_rate[lane, at] = np.maximum(self.links.rate_at(lane, moment_s), 1e4)
         self.ring_rtt[lane, at] = rtt
         self.ring_wait[lane, at] = 0.0
-        self.ring_late[lane, at] = False
+        self.ring_give_up[lane, at] = np.inf
         self.ring_at[lane] += 1
         if not handshake:
             self.uplink_free_s[lane] = np.where(finite, done, 1e9)
             self.total_probe_bytes[lane] += size
 
-    def _compute(self, start: Floats, end: Floats) -> Floats:
-        """Extend a computation by the fallbacks of earlier pictures that interrupt it."""
-        redo = self.table.head_s[1]
-        for _ in range(2):
-            hit = self.redo_s < end[:, None]
-            end = end + hit.sum(1) * redo
-            self.redo_s[hit] = np.inf
+    def _with_fallbacks(self, end: Floats) -> Floats:
+        """Delay the ends of computations, `(L, K)`, by the earlier pictures' fallbacks in between."""
+        count = np.zeros(end.shape)
+        while True:
+            delayed = end + count * self.table.head_s[1]
+            hits = (self.redo_s[:, None, :] < delayed[:, :, None]).sum(2)
+            if (hits == count).all():
+                return np.asarray(delayed)
+            count = hits.astype(float)
+
+    def _compute(self, end: Floats) -> Floats:
+        """Compute until `end`, and the fallbacks that come up until then."""
+        end = self._with_fallbacks(end[:, None])[:, 0]
+        self.redo_s[self.redo_s < end[:, None]] = np.inf
         return end
 
     def _schedule_redo(self, mask: NDArray[np.bool_], moment_s: Floats) -> None:
@@ -414,26 +445,16 @@ class Simulator:
 
     def _advance(self) -> None:
         """Choose every lane's next frame: the newest that can still reach its first exit."""
-        first = self.table.head_s[1]
-        # A fallback due while the device idles delays what comes after it.
-        now = self.device_free_s.copy()
-        mask_all = (1 << self.stack) - 1
-        due = self.redo_s <= now[:, None]
-        now = now + due.sum(1) * first
-        self.redo_s[due] = np.inf
-        captured = np.minimum((now / self.period_s + 1e-9).astype(int), self.num_frames - 1)
-        now, usable = self._catch_up(captured, now, mask_all)
-        following = self.newest + 1
-        idle = ~usable & ~self.done
-        self.done |= idle & (following >= self.num_frames)
-        idle &= ~self.done
-        jump = following * self.period_s
-        due = (self.redo_s < jump[:, None]) & idle[:, None]
-        late = np.where(due, self.redo_s + first, -np.inf).max(1)
-        self.redo_s[due] = np.inf
-        now = np.where(idle, np.maximum(jump, late), now)
-        self.waiting_bits = np.where(idle, 1, self.waiting_bits)
-        self.newest = np.where(idle, following, self.newest)
+        waits = ~self.done
+        now = self._idle_until(self.device_free_s, self.device_free_s, waits)
+        while True:
+            idle = waits & ~self._catch_up(now, waits)
+            following = self.newest + 1
+            self.done |= idle & (following >= self.num_frames)
+            waits = idle & ~self.done
+            if not waits.any():
+                break
+            now = self._idle_until(now, following * self.period_s, waits)
         lowest = self.waiting_bits & -self.waiting_bits
         age = np.log2(np.maximum(lowest, 1)).astype(int)
         self.current_bit = lowest
@@ -443,20 +464,31 @@ class Simulator:
         if self.probes:
             self._probe()
 
-    def _catch_up(
-        self, captured: NDArray[np.int64], now: Floats, mask_all: int
-    ) -> tuple[Floats, NDArray[np.bool_]]:
-        fresh = np.maximum(captured - self.newest, 0)
+    def _idle_until(self, now: Floats, moment_s: Floats, mask: NDArray[np.bool_]) -> Floats:
+        """Let the device rest until a moment, save for the fallbacks that come due; `(L,)`."""
+        while True:
+            earliest = self.redo_s.min(1)
+            due = mask & (earliest <= np.maximum(now, moment_s))
+            if not due.any():
+                return np.where(mask, np.maximum(now, moment_s), now)
+            now = np.where(due, np.maximum(now, earliest) + self.table.head_s[1], now)
+            self.redo_s[self.lane[due], self.redo_s.argmin(1)[due]] = np.inf
+
+    def _catch_up(self, now: Floats, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Capture what has come until now; tell where a frame can start, drop all where not."""
+        captured = np.minimum((now / self.period_s + 1e-9).astype(int), self.num_frames - 1)
+        fresh = np.where(mask, np.maximum(captured - self.newest, 0), 0)
         added = np.minimum(fresh, self.stack)
-        shifted = (self.waiting_bits << np.minimum(fresh, self.stack)) | ((1 << added) - 1)
-        self.waiting_bits = shifted & mask_all
-        self.newest = np.maximum(self.newest, captured)
+        shifted = (self.waiting_bits << added) | ((1 << added) - 1)
+        self.waiting_bits = shifted & ((1 << self.stack) - 1)
+        self.newest = self.newest + fresh
         lowest = self.waiting_bits & -self.waiting_bits
         age = np.log2(np.maximum(lowest, 1)).astype(int)
         latest = (self.newest - age) * self.period_s + self.table.objective.slo_s
-        usable = (lowest > 0) & (now + self.table.head_s[1] <= latest)
-        self.waiting_bits = np.where(usable, self.waiting_bits, 0)
-        return now, usable & ~self.done
+        first_end = self._with_fallbacks((now + self.table.head_s[1])[:, None])[:, 0]
+        usable = (lowest > 0) & (first_end <= latest + 1e-9)
+        self.waiting_bits = np.where(mask & ~usable, 0, self.waiting_bits)
+        return usable
 
     def _probe(self) -> None:
         last = self.sent_s.max(1)

@@ -173,6 +173,8 @@ def _our_error(error: Any) -> Exception:
             return RefusedError(text)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return PayloadError(text)
+    if code is grpc.StatusCode.CANCELLED:
+        return LinkError(f"the transport must be open; got {text}")
     if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND):
         return BundleError(text)
     return LinkError(text)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -29,6 +29,7 @@ def write(path: Path, text: str) -> Path:
 rates = hnp.arrays(np.float64, st.integers(2, 60), elements=st.floats(0, 1000, width=32))
 
 
+@settings(max_examples=40)
 @given(rate=rates, period_s=st.floats(0.05, 3))
 def test_resampling_keeps_the_megabits(rate, period_s):
     trace = make_trace(rate)
@@ -44,6 +45,7 @@ def test_resampling_keeps_the_megabits(rate, period_s):
     )
 
 
+@settings(max_examples=15)
 @given(rate=rates)
 def test_a_written_trace_reads_back(rate, tmp_path_factory):
     path = tmp_path_factory.mktemp("traces") / "walk.csv.gz"
@@ -60,7 +62,9 @@ def test_a_written_trace_reads_back(rate, tmp_path_factory):
 
 
 def test_the_provenance_is_written_and_read_back(tmp_path):
-    trace = Trace("x", "y", np.arange(3.0), np.ones(3), np.ones(3), "synthetic", "recorded elsewhere")
+    trace = Trace(
+        "x", "y", np.arange(3.0), np.ones(3), np.ones(3), "synthetic", "recorded elsewhere"
+    )
 
     write_trace(trace, tmp_path / "x.csv")
     read = read_trace(tmp_path / "x.csv")
@@ -137,9 +141,10 @@ def test_a_missing_file_is_refused(tmp_path):
         read_trace(tmp_path / "x.csv")
 
 
-def test_a_damaged_gzip_is_refused(tmp_path):
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:10] + b"\xff" * 9])
+def test_a_damaged_gzip_is_refused(tmp_path, damage):
     path = tmp_path / "x.csv.gz"
-    path.write_bytes(gzip.compress(b"time_s,uplink_mbps\n0,1\n" * 50)[:-9])
+    path.write_bytes(damage(gzip.compress(b"time_s,uplink_mbps\n0,1\n" * 50)))
 
     with pytest.raises(TraceError, match="must be readable"):
         read_trace(path)
@@ -195,12 +200,17 @@ def test_recorded_pings_are_joined_and_repeated(tmp_path, family, name, ping, so
 def test_sessions_of_mecperf_are_joined_to_mahimahi_without_their_waking_replies(tmp_path):
     lines = ["access,protocol,endpoint,observer,cross_traffic_mbps,trace,t_s,rtt_ms"]
     for session in range(6):
-        lines += [f"lte,TCP,Client,edge,0,{session},{0.04 * i:.2f},{900 - 430 * min(i, 2)}" for i in range(5)]
+        lines += [
+            f"lte,TCP,Client,edge,0,{session},{0.04 * i:.2f},{900 - 430 * min(i, 2)}"
+            for i in range(5)
+        ]
     path = tmp_path / "rtt" / "mecperf" / "rtt_ms.csv.gz"
     path.parent.mkdir(parents=True)
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
 
-    trace = read_trace(write(tmp_path / "traces" / "mahimahi" / "a.csv", "time_s,uplink_mbps\n0,1\n1,1\n"))
+    trace = read_trace(
+        write(tmp_path / "traces" / "mahimahi" / "a.csv", "time_s,uplink_mbps\n0,1\n1,1\n")
+    )
 
     assert trace.rtt_source == "recorded elsewhere"
     np.testing.assert_allclose(trace.rtt_s, 0.04)
@@ -251,7 +261,11 @@ def test_a_folder_without_traces_is_refused(tmp_path):
 
 
 def test_a_split_is_whole_disjoint_and_the_same_for_any_order():
-    traces = [make_trace([1, 2], name=f"{kind}_{i}", family="maine") for kind in ("att", "starlink") for i in range(10)]
+    traces = [
+        make_trace([1, 2], name=f"{kind}_{i}", family="maine")
+        for kind in ("att", "starlink")
+        for i in range(10)
+    ]
 
     parts = split_traces(traces)
     again = split_traces(traces[::-1])

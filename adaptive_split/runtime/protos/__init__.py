@@ -1,0 +1,1 @@
+"""The wire's messages: their text, their descriptor, their classes."""

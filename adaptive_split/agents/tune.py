@@ -1,0 +1,110 @@
+"""Pick the knobs of planners and rules, and the best static decision, by playing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from adaptive_split.agents.baselines import Static, TwoArm
+from adaptive_split.agents.evaluate import mean_utility
+from adaptive_split.planner import CandidateTable
+from adaptive_split.runtime.controller import (
+    DistributionPlanner,
+    Planner,
+    PlannerSettings,
+    Policy,
+    TwoWindowPlanner,
+)
+from adaptive_split.runtime.streams import Stream
+
+DEVICE_PRICES = (0.1, 0.3, 0.5)
+UPLINK_PRICES = (0.0, 0.03, 0.1, 0.3)
+SAFETIES = (1.0, 0.7, 0.5)
+WINDOWS = ((1, 1), (2, 1), (2, 4), (4, 4), (4, 1), (8, 2), (16, 1), (16, 4), (16, 16))
+TWO_WINDOW_SAFETIES = (1.0, 0.8, 0.6)
+RULE_THRESHOLDS = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0)
+
+
+def best_static(
+    table: CandidateTable, streams: Sequence[Stream], among: Iterable[int] | None = None
+) -> tuple[int, dict[int, float]]:
+    """Search the decision that is best for every frame of these streams.
+
+    Returns:
+        `(candidate, mean utility of every candidate tried)`.
+    """
+    tried = range(len(table.grid)) if among is None else among
+    values = {index: mean_utility(Static(index), table, streams) for index in tried}
+    return max(values, key=lambda index: values[index]), values
+
+
+def best_two_arm(
+    table: CandidateTable, streams: Sequence[Stream], static_values: dict[int, float]
+) -> TwoArm:
+    """Search local decision, picture rung and threshold of the two-arm rule."""
+    grid = table.grid
+    ranked = sorted(static_values, key=lambda index: -static_values[index])
+    local = [index for index in ranked if grid.local[index]][:2]
+    pictures = [index for index in range(len(grid)) if grid.split_point[index] == 0]
+    rules = [
+        TwoArm(arm, picture, threshold)
+        for arm in local
+        for picture in pictures
+        for threshold in RULE_THRESHOLDS
+    ]
+    return max(rules, key=lambda rule: mean_utility(rule, table, streams))
+
+
+def planner_settings() -> list[PlannerSettings]:
+    """Settings tried for the mean-rate planner."""
+    return [
+        PlannerSettings(device_price=device, uplink_price=uplink, safety=safety)
+        for device in DEVICE_PRICES
+        for uplink in UPLINK_PRICES
+        for safety in SAFETIES
+    ]
+
+
+def distribution_settings() -> list[PlannerSettings]:
+    """Settings tried for the distribution planner: its backlog price alone."""
+    return [
+        PlannerSettings(device_price=device, uplink_price=uplink)
+        for device in DEVICE_PRICES
+        for uplink in UPLINK_PRICES
+    ]
+
+
+def two_window_settings() -> list[PlannerSettings]:
+    """Settings tried for the two-window planner."""
+    return [
+        PlannerSettings(
+            device_price=device, uplink_price=uplink, safety=safety, rate_window=rate, rtt_window=rtt
+        )
+        for device in DEVICE_PRICES
+        for uplink in UPLINK_PRICES[1:3]
+        for safety in TWO_WINDOW_SAFETIES
+        for rate, rtt in WINDOWS
+    ]
+
+
+def best_settings(
+    kind: type[Planner] | type[DistributionPlanner] | type[TwoWindowPlanner],
+    table: CandidateTable,
+    streams: Sequence[Stream],
+    settings: Sequence[PlannerSettings],
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[PlannerSettings, float]:
+    """Play every setting on a third of the streams, then the best five on all of them."""
+    few = streams[:: max(len(streams) // 24, 1)] if len(streams) > 48 else streams
+
+    def value(knobs: PlannerSettings, where: Sequence[Stream]) -> float:
+        policy: Policy = kind(table, knobs)
+        return mean_utility(policy, table, where)
+
+    scores = [value(knobs, few) for knobs in settings]
+    finalists = [settings[index] for index in np.argsort(scores)[::-1][:5]]
+    progress(f"{kind.name}: {len(settings)} settings tried")
+    results = [value(knobs, streams) for knobs in finalists]
+    best = int(np.argmax(results))
+    return finalists[best], results[best]

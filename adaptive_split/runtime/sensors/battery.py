@@ -1,0 +1,57 @@
+"""How full the battery is: as the system says, or as counted from a model's joules."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+import psutil
+
+from adaptive_split.errors import ConfigError
+
+
+class Battery(Protocol):
+    """A state of charge, or the honest answer that nobody knows it."""
+
+    def soc(self) -> float | None:
+        """State of charge in [0, 1]; `None` when unknown."""
+        ...
+
+    def drain(self, energy_j: float) -> None:
+        """Note energy that the device drew."""
+        ...
+
+
+class SystemBattery:
+    """The battery that the operating system reports; a Jetson's barrel jack has none."""
+
+    def soc(self) -> float | None:
+        """State of charge in [0, 1]; `None` without a battery."""
+        # psutil leaves the function out where the platform cannot tell.
+        read = getattr(psutil, "sensors_battery", None)
+        found = read() if read else None
+        return None if found is None else min(max(found.percent / 100, 0.0), 1.0)
+
+    def drain(self, energy_j: float) -> None:
+        """Leave the count to the system."""
+
+
+class ModelledBattery:
+    """Counts joules down from a capacity; safe to use from several threads."""
+
+    def __init__(self, capacity_j: float, soc: float = 1.0) -> None:
+        if not capacity_j > 0:
+            raise ConfigError(f"capacity_j must be positive, in joules; got {capacity_j!r}")
+        if not 0 <= soc <= 1:
+            raise ConfigError(f"soc must lie in [0, 1]; got {soc!r}")
+        self._capacity_j, self._left_j = capacity_j, capacity_j * soc
+        self._lock = threading.Lock()
+
+    def soc(self) -> float | None:
+        """State of charge in [0, 1]."""
+        return self._left_j / self._capacity_j
+
+    def drain(self, energy_j: float) -> None:
+        """Take energy out, down to empty."""
+        with self._lock:
+            self._left_j = max(self._left_j - energy_j, 0.0)

@@ -1,0 +1,153 @@
+"""Runner, measurement and profiler on a bundle of hand-made graphs that names the main color."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from adaptive_split.bundle import GRAPH_INPUT, GRAPH_OUTPUT, file_name, write_bundle
+from adaptive_split.decision import DecisionGrid
+from adaptive_split.errors import BundleError, ConfigError
+from adaptive_split.profile import UNAVAILABLE
+from adaptive_split.runtime.measure import measure
+from adaptive_split.runtime.profiler import profile_bundle
+from adaptive_split.runtime.stages import StageRunner
+
+SIDE = 16
+COLORS = {"red": (230, 30, 60), "green": (20, 240, 20), "blue": (90, 10, 200)}
+
+
+def write_graph(path, nodes, **constants):
+    """Write a graph of `(operator, inputs, output, attributes)`."""
+    values = [numpy_helper.from_array(np.float32(v), name) for name, v in constants.items()]
+    graph = helper.make_graph(
+        [helper.make_node(op, ins, [out], **attributes) for op, ins, out, attributes in nodes],
+        "part",
+        [helper.make_tensor_value_info(GRAPH_INPUT, TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info(GRAPH_OUTPUT, TensorProto.FLOAT, None)],
+        values,
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    halve = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    pool = [("AveragePool", [GRAPH_INPUT], GRAPH_OUTPUT, halve)]
+    same = [("Identity", [GRAPH_INPUT], GRAPH_OUTPUT, {})]
+    mean_color = [
+        ("GlobalAveragePool", [GRAPH_INPUT], "mean", {}),
+        ("Flatten", ["mean"], "flat", {}),
+        ("Mul", ["flat", "ten"], GRAPH_OUTPUT, {}),
+    ]
+    for index in (1, 2):
+        write_graph(tmp_path / file_name("stage", index), pool)
+        write_graph(tmp_path / file_name("exit", index), mean_color, ten=10)
+    write_graph(tmp_path / file_name("encoder", 1), same)
+    write_graph(tmp_path / file_name("decoder", 1), same)
+    return write_bundle(
+        tmp_path,
+        name="colors",
+        classes=tuple(COLORS),
+        input_shape=(3, SIDE, SIDE),
+        feature_shapes=((3, 8, 8), (3, 4, 4)),
+        code_shapes={1: (3, 8, 8)},
+        picture_qualities={1: 8, 2: 20, 4: 45, 8: 80},
+        temperatures=(1.0, 1.0),
+        provenance={},
+    )
+
+
+@pytest.fixture
+def pictures():
+    return [
+        (f"{name}.jpg", label, np.full((SIDE, SIDE, 3), color, np.uint8))
+        for label, (name, color) in enumerate(COLORS.items())
+    ]
+
+
+def test_every_exit_and_every_payload_names_the_color(bundle, pictures):
+    grid, counts = DecisionGrid(2), []
+
+    outcomes = measure(bundle, pictures, grid, subset="policy", progress=counts.append)
+
+    assert counts == [1, 2, 3]
+    assert outcomes.bundle_hash == bundle.hash
+    assert outcomes.files == ("red.jpg", "green.jpg", "blue.jpg")
+    assert outcomes.payloads == grid.payloads
+    assert outcomes.exit_right.all()
+    assert outcomes.server_right.all()
+    assert ((outcomes.server_confidence > 0) & (outcomes.server_confidence < 1)).all()
+
+
+def test_the_bytes_measured_are_those_of_the_codec(bundle, pictures):
+    outcomes = measure(bundle, pictures, DecisionGrid(2), subset="judge")
+
+    sizes = dict(zip(outcomes.payloads, outcomes.payload_bytes.T, strict=True))
+    assert (sizes[0, 1] > 600).all()  # a JPEG's tables
+    assert (sizes[1, 8] < 64).all()  # a plain feature
+
+
+def test_a_grid_of_another_model_is_refused(bundle, pictures):
+    with pytest.raises(ConfigError, match="the bundle's 2 stages; got 5"):
+        measure(bundle, pictures, DecisionGrid(5), subset="policy")
+
+
+def test_a_batch_is_answered_as_its_pictures_are(bundle, pictures):
+    with StageRunner(bundle, parts=bundle.parts) as runner:
+        inputs = [runner.prepare(pixels) for _, _, pixels in pictures]
+        singles = [runner.exit(1, runner.stage(1, tensor)) for tensor in inputs]
+        batch = runner.exit_all(1, runner.stage(1, np.concatenate(inputs)))
+
+    assert [one.answer for one in batch] == [0, 1, 2]
+    for single, one in zip(singles, batch, strict=True):
+        np.testing.assert_allclose(single.logits, one.logits, rtol=1e-6)
+        assert single.confidence == pytest.approx(one.confidence)
+
+
+def test_a_prepared_picture_lies_between_0_and_1(bundle):
+    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
+    pixels[3, 5] = (255, 51, 0)
+
+    tensor = StageRunner(bundle).prepare(pixels)
+
+    assert tensor.shape == (1, 3, SIDE, SIDE)
+    assert tensor.dtype == np.float32
+    np.testing.assert_allclose(tensor[0, :, 3, 5], (1, 0.2, 0), rtol=1e-6)
+
+
+def test_codes_are_for_one_picture_and_features_for_any_number(bundle):
+    feature = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    runner = StageRunner(bundle)
+
+    codes = runner.encode(1, feature)
+
+    np.testing.assert_array_equal(codes, feature[0])
+    np.testing.assert_array_equal(runner.decode(1, codes), feature)
+    assert runner.decode_all(1, np.stack([codes] * 3)).shape == (3, 3, 8, 8)
+
+
+def test_a_file_that_is_no_graph_is_refused_when_opened(bundle):
+    bundle.file("exit", 2).write_bytes(b"no graph")
+
+    with pytest.raises(BundleError, match=r"must open .*exit-2\.onnx; got"):
+        StageRunner(bundle, parts=bundle.parts)
+
+
+def test_a_profile_times_every_part(bundle):
+    counts = []
+
+    profile = profile_bundle(bundle, repeats=3, warmup=1, progress=counts.append)
+
+    assert counts == [1, 2, 3, 4]
+    assert profile.bundle_hash == bundle.hash
+    assert profile.num_stages == 2
+    parts = profile.stage_s + profile.exit_s + profile.encoder_s + profile.decoder_s
+    assert min(parts) > 0
+    assert (profile.scale, profile.energy_provenance) == (1.0, UNAVAILABLE)
+
+
+def test_a_profile_of_no_rounds_is_refused(bundle):
+    with pytest.raises(ConfigError, match="repeats must be positive"):
+        profile_bundle(bundle, repeats=0)

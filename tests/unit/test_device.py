@@ -1,0 +1,250 @@
+"""What happens to a frame, on a manual clock: every number below is exact."""
+
+import pytest
+
+from adaptive_split.decision import NEVER, Decision
+from adaptive_split.objective import Objective
+from adaptive_split.runtime.device import MARGIN_S, Device
+from adaptive_split.runtime.sensors.battery import ModelledBattery
+from adaptive_split.runtime.service import TailService
+from adaptive_split.runtime.source import PictureSequence
+from adaptive_split.testing import (
+    ManualClock,
+    MemoryTransport,
+    TinyStages,
+    tiny_bundle,
+    tiny_picture,
+    tiny_profile,
+    tiny_setup,
+)
+
+PICTURE, EARLY, LATE, LOCAL = (
+    Decision(0, NEVER, 4),
+    Decision(1, NEVER, 4),
+    Decision(2, 0.5, 4),
+    Decision(3, NEVER, 0),
+)
+HEAD_S, CODEC_S = 0.012, 0.002
+
+
+class Bench:
+    """A tiny device with a server in memory."""
+
+    def __init__(self, *, slo_s=0.1, fps=10.0, delay_s=0.03, server_bundle="0", ease=0.0):
+        self.clock, stages = ManualClock(7.0), TinyStages()
+        setup, profile = tiny_setup(Objective(slo_s=slo_s, fps=fps)), tiny_profile(0.1)
+        service = TailService(tiny_bundle(server_bundle), stages, self.clock, profile=profile)
+        self.transport = MemoryTransport(setup.bundle, service, self.clock, delay_s=0.01)
+        self.battery = ModelledBattery(100.0)
+        self.device = Device(setup, stages, self.transport, self.clock, self.battery)
+        pictures = [tiny_picture(label, ease) for label in range(4)]
+        self.source = PictureSequence(pictures, [0, 1, 2, 3], [3, 1, 2, 0])
+        self.delay_s = delay_s
+
+    def play(self, decide, num_frames=4):
+        """Run; `decide` maps a situation to a decision; give reports by frame, and situations."""
+        self.device.start(self.source, num_frames)
+        self.transport.delay_s = self.delay_s
+        reports, seen = [], []
+        while (situation := self.device.next_frame()) is not None:
+            seen.append(situation)
+            self.device.run_frame(decide(situation))
+            reports += self.device.ledger.take()
+        reports += self.device.ledger.take()
+        return sorted(reports, key=lambda report: report.frame_index), seen
+
+
+def always(decision):
+    return lambda situation: decision
+
+
+def parts_of(report):
+    return (
+        report.wait_s + report.head_s + report.encode_s + report.uplink_s + report.server_wait_s
+        + report.tail_s + report.downlink_s + report.fallback_s
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("decision", [PICTURE, EARLY, LATE, LOCAL])
+@pytest.mark.parametrize("delay_s", [0.03, 0.09, 5.0])
+@pytest.mark.parametrize("fps", [10.0, 40.0, 120.0])
+def test_every_frame_has_one_report_and_every_started_one_an_answer_in_time(decision, delay_s, fps):
+    reports, seen = Bench(fps=fps, delay_s=delay_s).play(always(decision), num_frames=40)
+
+    assert [report.frame_index for report in reports] == list(range(40))
+    started = [report for report in reports if report.decision is not None]
+    assert len(started) == len(seen)
+    assert all(report.on_time and report.correct for report in started)
+    assert all(parts_of(report) == pytest.approx(report.latency_s) for report in started)
+    assert all(report.wait_s > -1e-9 for report in started)
+
+
+def test_a_frame_decided_to_stay_local_takes_every_stage():
+    (report, *_), _ = Bench().play(always(LOCAL))
+
+    assert (report.answered_by, report.exit_index) == ("device", 3)
+    assert report.latency_s == pytest.approx(3 * HEAD_S)
+    assert report.payload_bytes == 0
+    assert report.energy_j == pytest.approx(5.0 * 3 * HEAD_S)
+
+
+def test_a_sure_exit_answers_and_nothing_is_sent():
+    (report, *_), _ = Bench(ease=0.8).play(always(LATE))
+
+    assert (report.answered_by, report.exit_index) == ("device", 1)
+    assert report.confidence == pytest.approx(0.81, abs=0.01)
+    assert report.payload_bytes == 0
+
+
+def test_a_threshold_of_one_lets_no_exit_answer():
+    (report, *_), _ = Bench(ease=1.0).play(always(EARLY))
+
+    assert report.answered_by == "server"
+
+
+def test_a_feature_is_answered_by_the_server():
+    (report, *_), _ = Bench().play(always(EARLY))
+
+    assert (report.answered_by, report.exit_index, report.fallback_reason) == ("server", 3, "")
+    assert report.latency_s == pytest.approx(HEAD_S + CODEC_S + 0.03)
+    assert report.payload_bytes > 320
+
+
+def test_a_late_feature_is_answered_by_the_deepest_exit_just_before_the_deadline():
+    (report, *_), _ = Bench(delay_s=5.0).play(always(LATE))
+
+    assert (report.answered_by, report.exit_index) == ("device", 2)
+    assert report.fallback_reason == "late"
+    assert report.latency_s == pytest.approx(0.1 - MARGIN_S)
+
+
+def test_a_late_picture_is_answered_by_the_first_exit_computed_at_the_last_moment():
+    (report, *_), _ = Bench(delay_s=5.0).play(always(PICTURE))
+
+    assert (report.answered_by, report.exit_index) == ("device", 1)
+    assert report.fallback_reason == "late"
+    assert report.latency_s == pytest.approx(0.1 - MARGIN_S)
+    assert report.fallback_s == pytest.approx(0.1 - MARGIN_S - CODEC_S)
+
+
+def test_a_late_reply_becomes_a_sample():
+    bench = Bench(delay_s=0.15)
+
+    _, seen = bench.play(always(EARLY), num_frames=8)
+
+    assert seen[-1].samples[-1].rtt_s + 1e-3 > 0.1
+    assert seen[-1].timeouts > 0
+
+
+def test_a_fallback_of_a_picture_goes_before_a_part_that_would_end_too_late():
+    bench = Bench(fps=40.0, delay_s=5.0)
+
+    def decide(situation):
+        return PICTURE if situation.frame_index == 0 else LOCAL
+
+    reports, _ = bench.play(decide, num_frames=12)
+
+    assert reports[0].fallback_reason == "late"
+    assert reports[0].on_time
+
+
+def test_a_reply_before_the_give_up_moment_wins_over_a_fallback_computed_early():
+    bench = Bench(fps=20.0, delay_s=0.075)
+
+    def decide(situation):
+        return PICTURE if situation.frame_index == 0 else LOCAL
+
+    reports, _ = bench.play(decide, num_frames=3)
+
+    assert reports[0].answered_by == "server"
+    assert reports[0].energy_j > 5.0 * HEAD_S
+
+
+def test_the_newest_frame_goes_first_and_old_ones_are_dropped():
+    bench = Bench(fps=100.0, slo_s=0.06)
+
+    reports, seen = bench.play(always(LOCAL), num_frames=12)
+
+    order = [situation.frame_index for situation in seen]
+    assert order[:3] == [0, 3, 7]
+    dropped = [report for report in reports if report.fallback_reason == "dropped"]
+    assert dropped
+    assert all(report.latency_s is None and report.utility == 0 for report in dropped)
+
+
+def test_a_server_that_is_gone_leaves_the_device_on_its_own():
+    bench = Bench()
+    bench.transport.reachable = False
+
+    reports, seen = bench.play(always(EARLY))
+
+    assert not any(situation.server_usable for situation in seen)
+    assert {report.fallback_reason for report in reports} == {"breaker"}
+    assert {report.exit_index for report in reports} == {3}
+
+
+def test_a_server_that_comes_back_is_used_again():
+    bench = Bench()
+    bench.transport.reachable = False
+
+    def decide(situation):
+        bench.transport.reachable = situation.frame_index >= 5
+        return EARLY
+
+    reports, _ = bench.play(decide, num_frames=40)
+
+    assert reports[4].fallback_reason == "breaker"
+    assert reports[-1].answered_by == "server"
+
+
+def test_failures_in_a_row_open_the_breaker():
+    bench = Bench()
+
+    def decide(situation):
+        bench.transport.reachable = False
+        return EARLY
+
+    reports, _ = bench.play(decide, num_frames=8)
+
+    assert [report.fallback_reason for report in reports] == ["link"] * 5 + ["breaker"] * 3
+
+
+@pytest.mark.parametrize("decision", [PICTURE, LATE])
+def test_another_bundle_at_the_server_keeps_everything_local(decision, caplog):
+    reports, seen = Bench(server_bundle="1").play(always(decision))
+
+    assert {report.fallback_reason for report in reports} == {"bundle"}
+    assert {report.exit_index for report in reports} == {3}
+    assert not seen[0].server_usable
+    assert caplog.text.count("staying local") == 1
+
+
+def test_an_idle_link_is_probed_once_a_second():
+    bench = Bench()
+
+    _, seen = bench.play(always(LOCAL), num_frames=45)
+
+    # One reply from the greeting, then one a second, seen at 10 fps.
+    assert len(seen[-1].samples) == 5
+    assert bench.device.sender.probe_bytes > 0
+
+
+def test_the_uplink_is_believed_busy_until_what_was_sent_has_left():
+    _, seen = Bench(fps=50.0, delay_s=0.05).play(always(PICTURE), num_frames=4)
+
+    assert seen[1].oldest_unanswered_s == pytest.approx(CODEC_S)
+    assert seen[1].oldest_unanswered_bytes > 320
+    assert seen[1].uplink_free_s > CODEC_S
+
+
+def test_energy_is_taken_from_the_battery():
+    bench = Bench()
+
+    reports, _ = bench.play(always(EARLY))
+
+    spent_j = sum(report.energy_j for report in reports)
+    assert bench.battery.soc() == pytest.approx(1 - spent_j / 100)
+
+
+def test_equal_runs_are_equal():
+    assert Bench(fps=40.0).play(always(LATE)) == Bench(fps=40.0).play(always(LATE))

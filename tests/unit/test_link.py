@@ -1,0 +1,95 @@
+"""The link estimator finds out known links."""
+
+import numpy as np
+import pytest
+
+from adaptive_split.runtime.link import LinkEstimator
+
+LINKS = [(mbps, rtt_s) for mbps in (5.0, 20.0, 100.0) for rtt_s in (0.005, 0.030, 0.080)]
+
+
+def play(link, *, mbps, rtt_s, sizes, gap_s, jitter_s=0.0, begin_s=0.0, server_s=0.003):
+    """Send payloads over a FIFO link; return the last reading."""
+    generator = np.random.default_rng(7)
+    free_s, sent, reading = begin_s, [], None
+    for index, size in enumerate(sizes):
+        sent_s = begin_s + index * gap_s
+        free_s = max(free_s, sent_s) + size * 8e-6 / mbps
+        reply_s = free_s + rtt_s + server_s + abs(generator.normal(0, jitter_s))
+        sent.append((reply_s, sent_s, size))
+    for reply_s, sent_s, size in sorted(sent):
+        reading = link.add(sent_s=sent_s, reply_s=reply_s, server_s=server_s, wire_bytes=size)
+    return reading
+
+
+@pytest.mark.parametrize(("mbps", "rtt_s"), LINKS)
+def test_rate_and_round_trip_of_a_steady_link_are_found(mbps, rtt_s):
+    link = LinkEstimator()
+    sizes = np.random.default_rng(1).integers(500, 20_000, 40)
+
+    reading = play(link, mbps=mbps, rtt_s=rtt_s, sizes=sizes, gap_s=0.1)
+
+    assert link.uplink_mbps == pytest.approx(mbps, rel=0.05)
+    assert link.rtt_s == pytest.approx(rtt_s, rel=0.05, abs=0.0005)
+    assert reading.uplink_mbps == pytest.approx(mbps, rel=0.1)
+    assert reading.rtt_s == pytest.approx(rtt_s, rel=0.1, abs=0.001)
+
+
+@pytest.mark.parametrize(("mbps", "rtt_s"), LINKS)
+def test_a_ping_and_two_payloads_are_enough(mbps, rtt_s):
+    link = LinkEstimator()
+    link.add_ping(now_s=0.0, rtt_s=rtt_s)
+
+    play(link, mbps=mbps, rtt_s=rtt_s, sizes=[4416, 4416], gap_s=0.5)
+
+    assert link.uplink_mbps == pytest.approx(mbps, rel=0.05)
+
+
+@pytest.mark.parametrize(("mbps", "rtt_s"), [(5.0, 0.030), (20.0, 0.030), (20.0, 0.080)])
+def test_jitter_of_half_a_millisecond_is_not_taken_for_rate(mbps, rtt_s):
+    link = LinkEstimator()
+    sizes = np.random.default_rng(2).integers(500, 20_000, 40)
+
+    play(link, mbps=mbps, rtt_s=rtt_s, sizes=sizes, gap_s=0.1, jitter_s=0.0005)
+
+    assert link.uplink_mbps == pytest.approx(mbps, rel=0.25)
+    assert link.rtt_s == pytest.approx(rtt_s, rel=0.1)
+
+
+def test_waiting_behind_other_payloads_is_not_taken_for_a_slow_link():
+    link = LinkEstimator()
+    link.add_ping(now_s=0.0, rtt_s=0.030)
+
+    play(link, mbps=5.0, rtt_s=0.030, sizes=[10_000] * 12, gap_s=0.008)
+
+    assert link.uplink_mbps == pytest.approx(5.0, rel=0.1)
+
+
+@pytest.mark.parametrize(("before", "after"), [(20.0, 2.0), (2.0, 20.0)])
+def test_a_new_rate_is_believed_after_a_few_requests(before, after):
+    link = LinkEstimator()
+    link.add_ping(now_s=0.0, rtt_s=0.030)
+    play(link, mbps=before, rtt_s=0.030, sizes=[8000] * 16, gap_s=0.1)
+
+    reading = play(link, mbps=after, rtt_s=0.030, sizes=[8000] * 5, gap_s=0.1, begin_s=2.0)
+
+    assert link.uplink_mbps == pytest.approx(after, rel=0.3)
+    assert reading.uplink_mbps == pytest.approx(after, rel=0.3)
+
+
+def test_a_reading_explains_its_request():
+    link = LinkEstimator()
+    play(link, mbps=8.0, rtt_s=0.040, sizes=[2000, 9000, 4000], gap_s=0.2)
+
+    reading = link.add(sent_s=5.0, reply_s=5.110, server_s=0.010, wire_bytes=5000)
+
+    assert reading.rtt_s + 5000 * 8e-6 / reading.uplink_mbps == pytest.approx(0.100)
+
+
+def test_rates_stay_within_what_a_link_can_be():
+    link = LinkEstimator()
+
+    reading = link.add(sent_s=0.0, reply_s=1e-6, server_s=0.0, wire_bytes=1_000_000)
+
+    assert 0 < reading.uplink_mbps <= 2000
+    assert reading.rtt_s >= 0

@@ -1,0 +1,84 @@
+"""Outcomes: confidence, what is right, and the file."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from adaptive_split.errors import BundleError, ConfigError
+from adaptive_split.outcomes import Outcomes, confidence
+
+PAYLOADS = ((0, 1), (0, 8), (1, 1), (1, 8))
+
+
+@pytest.fixture
+def outcomes():
+    return Outcomes(
+        bundle_hash="abc",
+        subset="judge",
+        files=("a.jpg", "b.jpg"),
+        label=np.array([0, 2]),
+        exit_answer=np.array([[0, 1], [1, 2]]),
+        exit_confidence=np.array([[0.25, 0.5], [0.75, 1.0]]),
+        payloads=PAYLOADS,
+        server_answer=np.array([[0, 0, 1, 0], [2, 1, 2, 2]]),
+        server_confidence=np.full((2, 4), 0.5),
+        payload_bytes=np.array([[10, 20, 3, 8], [11, 21, 4, 9]]),
+    )
+
+
+@given(arrays(np.float32, (3, 5), elements=st.floats(-50, 50, width=32)))
+def test_confidence_lies_between_no_idea_and_certain(logits):
+    found = confidence(logits)
+
+    assert found.shape == (3,)
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_confidence_is_one_minus_normalized_entropy():
+    assert confidence(np.zeros(4)) == pytest.approx(0)
+    assert confidence(np.array([1000.0, 0, 0, 0])) == pytest.approx(1)
+    # two of four classes share everything: one bit of two
+    assert confidence(np.array([1000.0, 1000.0, 0, 0])) == pytest.approx(0.5)
+
+
+def test_an_answer_is_right_when_it_is_the_label(outcomes):
+    assert outcomes.num_stages == 2
+    assert outcomes.exit_right.tolist() == [[True, False], [False, True]]
+    assert outcomes.server_right.tolist() == [[True, True, False, True], [True, False, True, True]]
+
+
+def test_outcomes_load_as_they_were_saved(outcomes, tmp_path):
+    outcomes.save(tmp_path / "outcomes.npz")
+
+    loaded = Outcomes.load(tmp_path / "outcomes.npz")
+
+    for field in dataclasses.fields(Outcomes):
+        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(outcomes, field.name))
+    assert loaded.payload_bytes.dtype == np.int64
+
+
+def test_arrays_that_do_not_agree_are_refused(outcomes):
+    with pytest.raises(ConfigError, match=r"payload_bytes must have shape \(2, 4\); got \(2, 3\)"):
+        dataclasses.replace(outcomes, payload_bytes=np.zeros((2, 3), np.int64))
+
+
+def test_no_pictures_are_refused(outcomes):
+    with pytest.raises(ConfigError, match="at least one picture"):
+        dataclasses.replace(outcomes, label=np.zeros(0, np.int64))
+
+
+def test_missing_outcomes_say_how_to_make_them(tmp_path):
+    with pytest.raises(BundleError, match="make it with 'adaptive-split measure'"):
+        Outcomes.load(tmp_path / "outcomes.npz")
+
+
+def test_damaged_outcomes_are_refused(outcomes, tmp_path):
+    path = tmp_path / "outcomes.npz"
+    path.write_bytes(b"no archive")
+
+    with pytest.raises(BundleError, match="damaged"):
+        Outcomes.load(path)
