@@ -1,8 +1,8 @@
 """What the policy sees: named columns of context, and a described row for every payload.
 
-The observation is one flat vector `[context | payloads x PAYLOAD_COLUMNS | base | gain]`, so that
-utilities follow from chances by `base + gain * on_time`, and so that payloads and candidates are
-described instead of numbered: the same network serves other models, devices and grids.
+The observation is one flat vector `[context | P payload rows | N candidate rows]`. Payloads and
+candidates are described instead of numbered, so the same networks serve other models, devices and
+grids; expected utilities follow from chances by `base + gain * on_time`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from adaptive_split.planner import (
     combine,
     give_up_s,
     link_pairs,
+    mean_uplink_over_s,
+    overrun_s,
     read_link,
     uplink_wait_s,
     utility_terms,
@@ -94,8 +96,18 @@ PAYLOAD_COLUMNS = (
     Column("tail", "slo", 0, 8),
     Column("keep_back", "slo", 0, 2),
     Column("slack_floor", "slo", -8, 2),
+    Column("uplink_over", "frame periods", 0, 32),
 )
 """Slacks are the give-up moment minus the predicted reply, at several readings of the link."""
+
+CANDIDATE_COLUMNS = (
+    Column("base", "utility", -1e4, 10),
+    Column("gain", "utility", -10, 10),
+    Column("overrun", "frame periods", 0, 64),
+    Column("busy", "slo", 0, 64),
+    Column("send_share", "1", 0, 1),
+)
+"""Expected utility without and with an answer in time, and what it asks of the device."""
 
 CHANCE_CLIP = 1 / (1 + np.exp(5.0))
 """The planner's chances are clipped to this and 1 minus this before their logit is taken."""
@@ -103,19 +115,16 @@ CHANCE_CLIP = 1 / (1 + np.exp(5.0))
 
 def flat_size(table: CandidateTable) -> int:
     """Length of the observation vector."""
-    num_payloads = len(table.grid.payloads)
-    return len(CONTEXT) + num_payloads * len(PAYLOAD_COLUMNS) + 2 * len(table.grid)
+    payloads = len(table.grid.payloads) * len(PAYLOAD_COLUMNS)
+    return len(CONTEXT) + payloads + len(table.grid) * len(CANDIDATE_COLUMNS)
 
 
 def bounds(table: CandidateTable) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Lowest and highest value of every column of the flat observation."""
-    rows = len(table.grid.payloads)
-    count = len(table.grid)
-    low = [c.low for c in CONTEXT] + [c.low for c in PAYLOAD_COLUMNS] * rows
-    high = [c.high for c in CONTEXT] + [c.high for c in PAYLOAD_COLUMNS] * rows
-    low += [-1e4] * count + [-10.0] * count
-    high += [10.0] * (2 * count)
-    return np.array(low, np.float32), np.array(high, np.float32)
+    payloads, candidates = len(table.grid.payloads), len(table.grid)
+    columns = [*CONTEXT, *PAYLOAD_COLUMNS * payloads, *CANDIDATE_COLUMNS * candidates]
+    low = np.array([column.low for column in columns], np.float32)
+    return low, np.array([column.high for column in columns], np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,28 +136,36 @@ class View:
     """Shape `(L, len(CONTEXT))`, clipped."""
     payloads: Floats
     """Shape `(L, P, len(PAYLOAD_COLUMNS))`, clipped."""
-    base: Floats
-    """Shape `(L, N)`."""
-    gain: Floats
-    """Shape `(L, N)`."""
+    candidates: Floats
+    """Shape `(L, N, len(CANDIDATE_COLUMNS))`."""
     on_time: Floats
     """The distribution planner's chance of every payload, shape `(L, P)`."""
+
+    @property
+    def base(self) -> Floats:
+        """Expected utility without an answer in time, shape `(L, N)`."""
+        return self.candidates[:, :, 0]
+
+    @property
+    def gain(self) -> Floats:
+        """What an answer in time adds, shape `(L, N)`."""
+        return self.candidates[:, :, 1]
 
     def flat(self) -> NDArray[np.float32]:
         """Lay the view out as the observation vector, shape `(L, flat_size)`."""
         lanes = len(self.context)
-        parts = (self.context, self.payloads.reshape(lanes, -1), self.base, self.gain)
+        parts = (self.context, self.payloads.reshape(lanes, -1), self.candidates.reshape(lanes, -1))
         return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def observe(table: CandidateTable, moment: Moment, prices: BacklogPrices) -> View:
-    """Compute context, payload rows and utility terms of L lanes."""
+    """Compute context, payload and candidate rows of L lanes."""
     rate, delay, valid = link_pairs(moment, WINDOW)
     readings = read_link(table, moment, rate, delay, valid)
     context = _context(table, moment, rate, valid)
     payloads = _payload_rows(table, moment, rate, delay, readings)
-    base, gain = utility_terms(table, moment, prices, readings)
-    return View(moment, context, payloads, base, gain, readings.share())
+    candidates = _candidate_rows(table, moment, prices, readings)
+    return View(moment, context, payloads, candidates, readings.share())
 
 
 def planned_utility(table: CandidateTable, view: View) -> Floats:
@@ -247,7 +264,22 @@ def _payload_rows(
         np.broadcast_to(table.ready_s / slo, shape), np.broadcast_to(table.tail_s / slo, shape),
         np.broadcast_to(table.keep_back_s / slo, shape),
         (give_up - summary.arrival_s[:, 1]) / slo,
+        mean_uplink_over_s(table, moment, readings) * table.objective.fps,
     ]  # fmt: skip
     low = np.array([column.low for column in PAYLOAD_COLUMNS])
     high = np.array([column.high for column in PAYLOAD_COLUMNS])
+    return np.clip(np.stack(rows, 2), low, high)
+
+
+def _candidate_rows(
+    table: CandidateTable, moment: Moment, prices: BacklogPrices, readings: Readings
+) -> Floats:
+    base, gain = utility_terms(table, moment, prices, readings)
+    busy = table.busy_s * moment.device_slowdown[:, None] / table.objective.slo_s
+    rows = [
+        base, gain, overrun_s(table, moment) * table.objective.fps, busy,
+        np.broadcast_to(table.send_share, base.shape),
+    ]  # fmt: skip
+    low = np.array([column.low for column in CANDIDATE_COLUMNS])
+    high = np.array([column.high for column in CANDIDATE_COLUMNS])
     return np.clip(np.stack(rows, 2), low, high)

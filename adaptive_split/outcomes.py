@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,19 @@ class Outcomes:
     def server_right(self) -> NDArray[np.bool_]:
         """Whether the answer to each payload is right, shape `(M, P)`."""
         return np.asarray(self.server_answer == self.label[:, None])
+
+    def select(self, rows: Sequence[int]) -> Outcomes:
+        """The outcomes of some of the pictures."""
+        kept = np.asarray(rows, np.int64)
+        arrays = (
+            "label", "exit_answer", "exit_confidence", "server_answer", "server_confidence",
+            "payload_bytes",
+        )  # fmt: skip
+        return replace(
+            self,
+            files=tuple(self.files[row] for row in kept),
+            **{name: getattr(self, name)[kept] for name in arrays},
+        )
 
     def save(self, path: Path) -> None:
         """Write `outcomes.npz`; loads without pickle."""

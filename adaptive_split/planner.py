@@ -310,7 +310,7 @@ def utility_terms(
     """
     grid, objective, radio = table.grid, table.objective, table.radio
     slow = moment.device_slowdown[:, None]
-    slack, gap = moment.slack_s[:, None], np.maximum(moment.gap_s[:, None], 0.0)
+    slack = moment.slack_s[:, None]
     head = table.head_s[1:] * slow
     # The device stops at the deepest exit that it can reach before the deadline.
     fit = (head <= slack - MARGIN_S).sum(1)
@@ -330,18 +330,24 @@ def utility_terms(
     gain += objective.energy_price * redo_j
     bytes_price = objective.byte_price * table.mean_bytes * 1e-6
 
-    ready = table.ready_s * slow
-    last_reached = table.head_s[fit][:, None] * slow
-    over_head = np.maximum(np.minimum(head, last_reached) - gap, 0.0)
-    over_send = np.minimum(np.maximum(ready - gap, 0.0), objective.slo_s)
     late, early = _uplink_costs(table, moment, prices, readings)
-    device_price = prices.device * objective.fps
-    base -= device_price * (over_head @ table.exit_share.T)
-    fixed = objective.energy_price * bits_j + bytes_price + device_price * over_send
-    base -= (fixed + late)[:, payload] * sent
+    base -= prices.device * objective.fps * overrun_s(table, moment)
+    base -= (objective.energy_price * bits_j + bytes_price + late)[:, payload] * sent
     gain += (late - early)[:, payload] * sent
     base = np.where(~grid.local & ~moment.server_usable[:, None], -1e3, base)
     return base, gain
+
+
+def overrun_s(table: CandidateTable, moment: Moment) -> Floats:
+    """Expected time by which each candidate keeps the device beyond the next capture, `(L, N)`."""
+    slow, gap = moment.device_slowdown[:, None], np.maximum(moment.gap_s, 0.0)[:, None]
+    longest = np.maximum(moment.slack_s[:, None] - MARGIN_S, 0.0)
+    head = np.minimum(table.head_s[1:] * slow, longest)
+    ready = np.minimum(table.ready_s * slow, longest)
+    over_head, over_send = np.maximum(head - gap, 0.0), np.maximum(ready - gap, 0.0)
+    payload = np.maximum(table.grid.payload_index, 0)
+    sent = table.send_share * ~table.grid.local
+    return np.asarray(over_head @ table.exit_share.T + over_send[:, payload] * sent)
 
 
 def _uplink_costs(
@@ -349,9 +355,7 @@ def _uplink_costs(
 ) -> tuple[Floats, Floats]:
     """Price of the time on the uplink when a payload is late, and when it is on time, `(L, P)`."""
     objective = table.objective
-    next_ready = np.maximum(moment.gap_s, 0.0) + table.ready_s[0] * moment.device_slowdown
-    begin = send_begin_s(table, moment) - next_ready[:, None]
-    over = np.clip(readings.upload_s + begin[:, None, :], 0.0, objective.slo_s)
+    over = _uplink_over_s(table, moment, readings)
     charged = np.minimum(readings.upload_s, objective.slo_s)
     cost = prices.uplink * objective.fps * over
     cost += objective.energy_price * table.radio.watts * charged
@@ -364,6 +368,19 @@ def _uplink_costs(
     late = np.where(late_count > 0, (total - early) / np.maximum(late_count, 1), mean)
     early = np.where(early_count > 0, early / np.maximum(early_count, 1), mean)
     return np.maximum(late, early), early
+
+
+def _uplink_over_s(table: CandidateTable, moment: Moment, readings: Readings) -> Floats:
+    """Time by which each payload keeps the uplink beyond the next picture, `(L, W, P)`."""
+    next_ready = np.maximum(moment.gap_s, 0.0) + table.ready_s[0] * moment.device_slowdown
+    begin = send_begin_s(table, moment) - next_ready[:, None]
+    return np.clip(readings.upload_s + begin[:, None, :], 0.0, table.objective.slo_s)
+
+
+def mean_uplink_over_s(table: CandidateTable, moment: Moment, readings: Readings) -> Floats:
+    """Mean over the readings of how long each payload keeps the uplink too long, `(L, P)`."""
+    over = _uplink_over_s(table, moment, readings) * readings.valid[:, :, None]
+    return np.asarray(over.sum(1) / np.maximum(readings.valid.sum(1), 1)[:, None])
 
 
 def combine(

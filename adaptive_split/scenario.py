@@ -108,8 +108,12 @@ class Scenario:
         )
 
 
-def load_scenario(name_or_path: str) -> Scenario:
+def load_scenario(name_or_path: str, bundle: str | None = None) -> Scenario:
     """Read a scenario that ships with the package, by name, or a TOML file.
+
+    Args:
+        name_or_path: The scenario.
+        bundle: A shipped bundle or its directory, instead of the one the scenario names.
 
     Raises:
         ConfigError: If the file is missing, holds an unknown key or a value that cannot be; the
@@ -132,21 +136,22 @@ def load_scenario(name_or_path: str) -> Scenario:
             f"{path}: unknown key {unknown[0]!r}; known are {', '.join((*plain, *sections))}"
         )
     values = {name: _section(path, name, kind, data) for name, kind in sections.items()}
-    bundle = ModelBundle.load(_bundle_of(path, data))
+    found = _bundle_of(path, data) if bundle is None else bundle_path(bundle)
+    model = ModelBundle.load(found)
     knobs = values["grid"]
     profiles = {}
     for side in ("device", "server"):
         wanted = data.get(f"{side}_profile", side)
-        file = bundle.path / f"profile_{wanted}.json"
+        file = model.path / f"profile_{wanted}.json"
         file = file if wanted in ("device", "server") else path.parent / str(wanted)
         profiles[side] = Profile.load(file)
-        _same_bundle(file, profiles[side].bundle_hash, bundle)
+        _same_bundle(file, profiles[side].bundle_hash, model)
     try:
-        grid = DecisionGrid(bundle.num_stages, tuple(knobs.thresholds), tuple(knobs.bits))
+        grid = DecisionGrid(model.num_stages, tuple(knobs.thresholds), tuple(knobs.bits))
     except ConfigError as error:
         raise ConfigError(f"{path}: [grid] {error}") from error
     return Scenario(
-        name=path.stem, bundle=bundle, grid=grid, device=profiles["device"],
+        name=path.stem, bundle=model, grid=grid, device=profiles["device"],
         server=profiles["server"], objective=values["objective"], radio=values["radio"],
         load=values["server"], camera=values["camera"],
     )  # fmt: skip

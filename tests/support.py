@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from adaptive_split.bundle import ModelBundle
+from adaptive_split.bundle import ModelBundle, file_name, write_bundle
 from adaptive_split.decision import NEVER, DecisionGrid
 from adaptive_split.objective import Objective
 from adaptive_split.outcomes import Outcomes
@@ -140,3 +141,21 @@ def moment(lanes=1, seed=0, samples=16, **changes):
     for name, value in changes.items():
         values[name] = np.broadcast_to(value, np.shape(values[name])).copy()
     return Moment(**values)
+
+
+def write_toy_bundle(path):
+    """The toy as files: a bundle whose graphs are empty, its profiles and outcomes."""
+    path.mkdir()
+    for part, index in toy_bundle().parts:
+        (path / file_name(part, index)).write_bytes(b"")
+    bundle = write_bundle(
+        path, name="toy", classes=("a", "b", "c", "d"), input_shape=(3, 16, 16),
+        feature_shapes=toy_bundle().feature_shapes, code_shapes=toy_bundle().code_shapes,
+        picture_qualities={1: 10, 8: 90}, temperatures=(1.0, 1.0, 1.0), provenance={},
+    )  # fmt: skip
+    for side, scale in (("device", 1.0), ("server", 0.1)):
+        replace(profile(scale), bundle_hash=bundle.hash).save(path / f"profile_{side}.json")
+    for index, subset in enumerate(("policy", "judge")):
+        found = replace(outcomes(seed=index), bundle_hash=bundle.hash, subset=subset)
+        found.save(path / f"outcomes_{subset}.npz")
+    return bundle

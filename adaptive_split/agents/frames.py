@@ -105,9 +105,11 @@ def frames_of(episodes: Episodes, table: CandidateTable, samples: NDArray[np.int
     arrival = np.broadcast_to(np.arange(num_frames) / table.objective.fps, samples.shape)
     latency = column("latency_s", np.nan)
     parts = {name: column(name) for name in _PARTS if name not in ("wait_s", "fallback_s")}
-    parts["wait_s"] = np.where(started, column("start_s") - arrival, 0.0)
-    rest = np.nan_to_num(latency) - sum(parts.values())
-    parts["fallback_s"] = np.where(by_server | ~started, 0.0, np.maximum(rest, 0.0))
+    # What the parts leave open is the wait for the device or, after giving up, for the deadline.
+    rest = np.maximum(np.nan_to_num(latency) - sum(parts.values()), 0.0)
+    waited = np.where(started, column("start_s") - arrival, 0.0)
+    parts["wait_s"] = np.where(fallback > 0, np.minimum(waited, rest), rest)
+    parts["fallback_s"] = rest - parts["wait_s"]
     return Frames(
         started=started, split_point=grid.split_point[candidate],
         exit_threshold=grid.exit_threshold[candidate],

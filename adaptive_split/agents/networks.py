@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adaptive_split.observation import CONTEXT, PAYLOAD_COLUMNS
-from adaptive_split.runtime.controller import ForecastWeights
+from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS
+from adaptive_split.runtime.controller import VALUE_CLIP, ForecastWeights
 
 WIDTH = 64
 
@@ -48,12 +50,16 @@ class Forecast(nn.Module):
             spread = values.std(0)
             scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
 
+    def normalize(self, context: Tensor, payloads: Tensor) -> tuple[Tensor, Tensor]:
+        """Put inputs on the stored means and scales."""
+        scaled = (context - self.context_mean) / self.context_scale
+        return scaled, (payloads - self.payload_mean) / self.payload_scale
+
     def forward(self, context: Tensor, payloads: Tensor) -> Tensor:
         """Map `(B, C)` and `(B, P, F)` to log odds `(B, P)`."""
-        hidden = (context - self.context_mean) / self.context_scale
+        hidden, rows = self.normalize(context, payloads)
         for layer in self.context_layers:
             hidden = torch.relu(layer(hidden))
-        rows = (payloads - self.payload_mean) / self.payload_scale
         wide = hidden[:, None, :].expand(-1, rows.shape[1], -1)
         deep = torch.cat([wide, rows], -1)
         for layer in self.payload_layers[:-1]:
@@ -61,38 +67,49 @@ class Forecast(nn.Module):
         residual: Tensor = self.payload_layers[-1](deep)[..., 0]
         return payloads[..., 0] + residual
 
-    def export(self) -> ForecastWeights:
-        """Copy the weights for the numpy twin."""
-        layers = []
-        for layer in (*self.context_layers, *self.payload_layers):
-            layers.append(layer.weight.detach().numpy().T.copy())
-            layers.append(layer.bias.detach().numpy().copy())
-        return ForecastWeights(
-            context_mean=self.context_mean.numpy().copy(),
-            context_scale=self.context_scale.numpy().copy(),
-            payload_mean=self.payload_mean.numpy().copy(),
-            payload_scale=self.payload_scale.numpy().copy(),
-            layers=tuple(layers),
-        )
-
 
 class Residual(nn.Module):
-    """What the planner's formula leaves out of a candidate's value, learned from taken actions.
+    """What the planner's formula leaves out of a candidate's value; starts at zero.
 
-    Sees the context and each candidate's `(base, gain, chance)`; starts at zero.
+    The twin in numpy is `runtime.controller.value_residual`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Linear(len(CONTEXT) + 3, WIDTH)
-        self.last = nn.Linear(WIDTH, 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        size = len(CONTEXT) + len(PAYLOAD_COLUMNS) + len(CANDIDATE_COLUMNS) + 1
+        self.layers = nn.ModuleList([nn.Linear(size, WIDTH), nn.Linear(WIDTH, 32), nn.Linear(32, 1)])
+        nn.init.zeros_(self.layers[2].weight)
+        nn.init.zeros_(self.layers[2].bias)
 
-    def forward(self, context: Tensor, base: Tensor, gain: Tensor, chance: Tensor) -> Tensor:
-        """Map context `(B, C)` and candidate columns `(B, N)` to residuals `(B, N)`."""
-        columns = torch.stack([base.clamp(-2, 2), gain, chance], -1)
-        wide = context[:, None, :].expand(-1, columns.shape[1], -1)
-        hidden = torch.relu(self.first(torch.cat([wide, columns], -1)))
-        value: Tensor = self.last(hidden)[..., 0]
+    def forward(self, context: Tensor, payloads: Tensor, candidates: Tensor, chance: Tensor) -> Tensor:
+        """Map normalized context `(B, C)`, and per candidate its payload's normalized row
+        `(B, K, F)`, own row `(B, K, G)` and chance `(B, K)` (zeros where it is local) to `(B, K)`.
+        """
+        wide = context[:, None, :].expand(-1, candidates.shape[1], -1)
+        own = candidates.clamp(-VALUE_CLIP, 10)
+        hidden = torch.cat([wide, payloads, own, chance[..., None]], -1)
+        for layer in self.layers[:-1]:
+            hidden = torch.relu(layer(hidden))
+        value: Tensor = self.layers[-1](hidden)[..., 0]
         return value
+
+
+def export_weights(forecast: Forecast, residual: Residual) -> ForecastWeights:
+    """Copy the weights for the numpy twins."""
+
+    def arrays(*layers: nn.Module) -> tuple[NDArray[np.float32], ...]:
+        return tuple(
+            values.detach().numpy().T.copy()
+            for layer in layers
+            for values in (layer.weight, layer.bias)
+            if isinstance(values, Tensor)
+        )
+
+    return ForecastWeights(
+        context_mean=forecast.context_mean.numpy().copy(),
+        context_scale=forecast.context_scale.numpy().copy(),
+        payload_mean=forecast.payload_mean.numpy().copy(),
+        payload_scale=forecast.payload_scale.numpy().copy(),
+        forecast=arrays(*forecast.context_layers, *forecast.payload_layers),
+        residual=arrays(*residual.layers),
+    )

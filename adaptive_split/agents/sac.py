@@ -1,11 +1,13 @@
 """Soft Actor-Critic over described candidates, on the off-policy machinery of Stable-Baselines3.
 
-The critic is the planner's own formula with a learned forecast inside: a network corrects the
-planner's chance that each payload is on time, and `base + gain * chance` turns chances into values.
-Where the environment tells what every payload would have met (`info["payload_on_time"]`: link and
-server do not depend on the action), the forecast learns from all of them at once by cross-entropy.
-Where it does not (live, logs), a residual on the taken action's value learns by the ordinary SAC
-target (Haarnoja et al., arXiv 1812.05905, eq. 5-6).
+The critic is the planner's own formula with two learned parts. A forecast corrects the planner's
+chance that each payload is on time; `base + gain * chance` turns chances into expected utilities. A
+residual may add what the formula leaves out.
+
+Link and server do not depend on the action, so a simulator can tell what every payload would have
+met (`info["payload_on_time"]`): the forecast then learns from all of them at once by cross-entropy,
+and the residual stays at zero. Where there are no counterfactuals (live, logs), the residual learns
+the taken action's value by the ordinary SAC target (Haarnoja et al., arXiv 1812.05905, eq. 5-6).
 
 Over a finite set the soft-optimal actor is known in closed form, `softmax(Q / temperature)`; so no
 actor network is fitted to it. The temperature is tuned to a target entropy as in that paper's
@@ -28,9 +30,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional
 
-from adaptive_split.agents.networks import Forecast, Residual
+from adaptive_split.agents.networks import Forecast, Residual, export_weights
 from adaptive_split.errors import ConfigError
-from adaptive_split.observation import CONTEXT, PAYLOAD_COLUMNS
+from adaptive_split.observation import (
+    CANDIDATE_COLUMNS,
+    CONTEXT,
+    PAYLOAD_COLUMNS,
+)
+from adaptive_split.runtime.controller import ForecastWeights
 
 UNKNOWN = -1
 TARGET_ENTROPY = 0.35
@@ -58,33 +65,53 @@ class CandidatePolicy(BasePolicy):
             )
         self.num_payloads = max(payload_index) + 1
         self.num_candidates = count
-        self.register_buffer("payload_index", torch.tensor(payload_index).clamp(min=0))
+        self.register_buffer("payload_index", torch.tensor(payload_index))
         self.forecast = Forecast()
         self.residual = Residual()
         self.residual_used = False
-        """Set once a transition without counterfactuals was seen; until then it is all zero."""
+        """Set by the first transition without counterfactuals; until then it is zero."""
         self.log_temperature = torch.nn.Parameter(torch.tensor(np.log(0.02), dtype=torch.float32))
         rate = lr_schedule(1)
         networks = [*self.forecast.parameters(), *self.residual.parameters()]
         self.optimizer = torch.optim.Adam(networks, lr=rate)
         self.temperature_optimizer = torch.optim.Adam([self.log_temperature], lr=rate)
 
-    def parts(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cut a flat observation into context, payload rows, base and gain."""
-        columns = len(PAYLOAD_COLUMNS)
-        sizes = [len(CONTEXT), self.num_payloads * columns, self.num_candidates, self.num_candidates]
-        context, rows, base, gain = flat.split(sizes, 1)
-        return context, rows.reshape(len(flat), self.num_payloads, columns), base, gain
+    def parts(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cut a flat observation into context, payload rows and candidate rows."""
+        columns, own = len(PAYLOAD_COLUMNS), len(CANDIDATE_COLUMNS)
+        sizes = [len(CONTEXT), self.num_payloads * columns, self.num_candidates * own]
+        context, rows, candidates = flat.split(sizes, 1)
+        shape = (len(flat), self.num_candidates, own)
+        return context, rows.reshape(len(flat), self.num_payloads, columns), candidates.reshape(shape)
 
-    def values(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Value of every candidate `(B, N)` and log odds of every payload `(B, P)`."""
-        context, rows, base, gain = self.parts(flat)
+    def values(self, flat: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Value of candidates and log odds of every payload `(B, P)`.
+
+        Args:
+            flat: Observations, shape `(B, D)`.
+            chosen: Which candidates, shape `(B, K)`; all by default.
+        """
+        context, rows, candidates = self.parts(flat)
         odds = self.forecast(context, rows)
-        chance = torch.sigmoid(odds)[:, self.payload_index]
-        values = base + gain * chance
-        if self.residual_used:
-            values = values + self.residual(context, base, gain, chance.detach())
-        return values, odds
+        if chosen is None:
+            chosen = torch.arange(self.num_candidates).expand(len(flat), -1)
+        lanes = torch.arange(len(flat))[:, None]
+        own = candidates[lanes, chosen]
+        payload = self.payload_index[chosen]
+        sends = (payload >= 0).float()
+        payload = payload.clamp(min=0)
+        chance = torch.sigmoid(odds)[lanes, payload]
+        planned = own[..., 0] + own[..., 1] * chance
+        if not self.residual_used:
+            return planned, odds
+        scaled, scaled_rows = self.forecast.normalize(context, rows)
+        described = scaled_rows[lanes, payload] * sends[..., None]
+        residual = self.residual(scaled, described, own, chance.detach() * sends)
+        return planned + residual, odds
+
+    def export(self) -> ForecastWeights:
+        """Copy the networks for the numpy controller."""
+        return export_weights(self.forecast, self.residual)
 
     def forward(self, obs: Tensor, deterministic: bool = True) -> Tensor:
         """Choose a candidate per row."""
@@ -105,7 +132,6 @@ class CounterfactualBuffer(ReplayBuffer):
 
     def __init__(self, *args: Any, num_payloads: int = 1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.any_unknown = False
         self.on_time = np.full((self.buffer_size, self.n_envs, num_payloads), UNKNOWN, np.int8)
 
     def add(
@@ -121,7 +147,6 @@ class CounterfactualBuffer(ReplayBuffer):
         for lane, info in enumerate(infos):
             known = info.get("payload_on_time")
             self.on_time[self.pos, lane] = UNKNOWN if known is None else known
-            self.any_unknown |= known is None
         super().add(obs, next_obs, action, reward, done, infos)
 
     def draw(self, count: int) -> dict[str, Tensor]:
@@ -201,22 +226,22 @@ class CandidateSAC(OffPolicyAlgorithm):
         self._update_learning_rate([self.policy.optimizer])
         if not self._normalized:
             batch = self.replay_buffer.draw(4096)
-            context, rows, _, _ = self.policy.parts(batch["observation"])
+            context, rows, _ = self.policy.parts(batch["observation"])
             self.policy.forecast.normalize_on(context, rows)
             self._normalized = True
-        self.policy.residual_used |= self.replay_buffer.any_unknown
         for _ in range(gradient_steps):
             batch = self.replay_buffer.draw(batch_size)
-            values, odds = self.policy.values(batch["observation"])
-            loss = self._forecast_loss(odds, batch) + self._residual_loss(values, batch)
+            context, rows, _ = self.policy.parts(batch["observation"])
+            forecast_loss = self._forecast_loss(self.policy.forecast(context, rows), batch)
+            loss = forecast_loss + self._taken_loss(batch)
             self.policy.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.policy.optimizer.step()
-            entropy = self._tune_temperature(values.detach())
-        self._n_updates += gradient_steps
+            if self._n_updates % 8 == 0:
+                self._tune_temperature(batch["observation"][:64])
+            self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/loss", float(loss.detach()))
-        self.logger.record("train/entropy", float(entropy))
+        self.logger.record("train/forecast_loss", float(forecast_loss.detach()))
         self.logger.record("train/temperature", float(self.policy.log_temperature.detach().exp()))
 
     def _forecast_loss(self, odds: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -225,26 +250,33 @@ class CandidateSAC(OffPolicyAlgorithm):
         each = functional.binary_cross_entropy_with_logits(odds, target, reduction="none")
         return (each * known).sum() / known.sum().clamp(min=1.0)
 
-    def _residual_loss(self, values: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Squared error to the SAC target of the taken action, where no counterfactual is known."""
-        unknown = (batch["on_time"] == UNKNOWN).all(1).float()
+    def _taken_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Squared error to the SAC target of the taken action, where no counterfactual is known.
+
+        The mean of the next states' values is taken off (an average-reward target): the planned
+        value holds this frame's utility alone.
+        """
+        unknown = (batch["on_time"] == UNKNOWN).all(1)
         if not bool(unknown.any()):
-            return values.new_zeros(())
+            return torch.zeros(())
+        self.policy.residual_used = True
+        rows = {name: values[unknown] for name, values in batch.items()}
         with torch.no_grad():
             temperature = self.policy.log_temperature.exp()
-            following, _ = self.policy.values(batch["next_observation"])
+            following, _ = self.policy.values(rows["next_observation"])
             soft = temperature * torch.logsumexp(following / temperature, 1)
-            lasting = 1 - batch["done"] * (1 - batch["timeout"])
-            target = batch["reward"] + self.gamma * lasting * (soft - soft.mean())
-        taken = values.gather(1, batch["action"].long())[:, 0]
-        return ((taken - target).square() * unknown).sum() / unknown.sum()
+            lasting = 1 - rows["done"] * (1 - rows["timeout"])
+            target = rows["reward"] + self.gamma * lasting * (soft - soft.mean())
+        taken, _ = self.policy.values(rows["observation"], rows["action"].long().reshape(-1, 1))
+        return (taken[:, 0] - target).square().mean()
 
-    def _tune_temperature(self, values: Tensor) -> Tensor:
-        logits = values / self.policy.log_temperature.exp().detach()
-        log_share = torch.log_softmax(logits, 1)
-        entropy = -(log_share.exp() * log_share).sum(1).mean()
+    def _tune_temperature(self, observation: Tensor) -> None:
+        with torch.no_grad():
+            values, _ = self.policy.values(observation)
+            log_share = torch.log_softmax(values / self.policy.log_temperature.exp(), 1)
+            entropy = -(log_share.exp() * log_share).sum(1).mean()
         loss = self.policy.log_temperature * (entropy - TARGET_ENTROPY)
         self.policy.temperature_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.policy.temperature_optimizer.step()
-        return entropy
+        self.logger.record("train/entropy", float(entropy))

@@ -19,9 +19,9 @@ from adaptive_split.agents.tune import (
     planner_settings,
     two_window_settings,
 )
-from adaptive_split.envs.sb3_env import TraceVecEnv
+from adaptive_split.agents.sb3_env import TraceVecEnv
 from adaptive_split.envs.vector_env import TraceVectorEnv
-from adaptive_split.planner import CandidateTable
+from adaptive_split.planner import BacklogPrices, CandidateTable
 from adaptive_split.runtime.controller import (
     DistributionPlanner,
     ForecastController,
@@ -34,7 +34,8 @@ from adaptive_split.runtime.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
 
-GUARD_MARGIN = 0.01
+GUARD_MARGINS = (None, 0.003, 0.01)
+"""Margins tried for the guard on the validation streams; none = no guard."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +80,11 @@ class Trained:
     """The best checkpoint, and how it was found."""
 
     weights: ForecastWeights
+    prices: BacklogPrices
+    """Backlog prices picked for the learned controller on the validation streams."""
+    guard_margin: float | None
+    """Margin by which a decision must beat the best static one, picked likewise; none = no guard.
+    """
     tuned: Tuned
     curve: tuple[tuple[int, float], ...]
     """`(frames, validation utility)`."""
@@ -157,18 +163,32 @@ def train(
         tensorboard_log=tensorboard_log,
     )
 
-    def controller(weights: ForecastWeights) -> ForecastController:
+    def controller(
+        weights: ForecastWeights, prices: BacklogPrices = prices, margin: float | None = None
+    ) -> ForecastController:
+        guard = None if margin is None else tuned.static
         return ForecastController(
-            table, weights, prices, guard_candidate=tuned.static, guard_margin=GUARD_MARGIN
+            table, weights, prices, guard_candidate=guard, guard_margin=margin or 0.0
         )
 
     watcher = _Watcher(config, lambda weights: mean_utility(controller(weights), table, streams),
                        say, progress)  # fmt: skip
     model.learn(config.num_frames, callback=watcher, log_interval=None)
-    validation["sac"] = watcher.best_value
-    assert watcher.best is not None
+    weights = watcher.best
+    assert weights is not None
+    # The forecast sees neither prices nor guard: they can be picked again for it at no cost.
+    options = dict.fromkeys([prices, *(knobs.prices for knobs in distribution_settings())])
+    scores = {option: mean_utility(controller(weights, option), table, streams) for option in options}
+    prices = max(scores, key=lambda option: scores[option])
+    guarded = {
+        margin: mean_utility(controller(weights, prices, margin), table, streams)
+        for margin in GUARD_MARGINS
+    }
+    margin = max(guarded, key=lambda option: guarded[option])
+    validation["sac"] = guarded[margin]
+    say(f"validation utility of the sac: {guarded[margin]:.4f}, with {prices}, guard {margin}")
     seconds = time.monotonic() - started
-    return Trained(watcher.best, tuned, tuple(watcher.curve), validation, seconds)
+    return Trained(weights, prices, margin, tuned, tuple(watcher.curve), validation, seconds)
 
 
 class _Watcher(BaseCallback):
@@ -200,7 +220,7 @@ class _Watcher(BaseCallback):
     def _check(self) -> None:
         model = self.model
         assert isinstance(model, CandidateSAC)
-        weights = model.policy.forecast.export()
+        weights = model.policy.export()
         value = self.validate(weights)
         self.curve.append((self.num_timesteps, value))
         self.logger.record("validation/utility", value)

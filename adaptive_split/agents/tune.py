@@ -18,8 +18,8 @@ from adaptive_split.runtime.controller import (
 )
 from adaptive_split.runtime.streams import Stream
 
-DEVICE_PRICES = (0.1, 0.3, 0.5)
-UPLINK_PRICES = (0.0, 0.03, 0.1, 0.3)
+DEVICE_PRICES = (0.1, 0.3, 0.5, 1.0)
+UPLINK_PRICES = (0.0, 0.03, 0.1)
 SAFETIES = (1.0, 0.7, 0.5)
 WINDOWS = ((1, 1), (2, 1), (2, 4), (4, 4), (4, 1), (8, 2), (16, 1), (16, 4), (16, 16))
 TWO_WINDOW_SAFETIES = (1.0, 0.8, 0.6)
@@ -81,8 +81,7 @@ def two_window_settings() -> list[PlannerSettings]:
         PlannerSettings(
             device_price=device, uplink_price=uplink, safety=safety, rate_window=rate, rtt_window=rtt
         )
-        for device in DEVICE_PRICES
-        for uplink in UPLINK_PRICES[1:3]
+        for device, uplink in ((0.3, 0.03), (0.5, 0.03), (0.5, 0.1), (1.0, 0.1))
         for safety in TWO_WINDOW_SAFETIES
         for rate, rtt in WINDOWS
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -16,6 +16,7 @@ from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.runtime.streams import StreamSource
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
+
 
 class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
     """L simulated devices, each on a stream of its own; lanes restart by themselves.
@@ -33,7 +34,7 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         prices: Backlog prices in the planner's formula.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(
         self,

@@ -32,10 +32,16 @@ class Breaker:
         return self._reason
 
     def succeed(self) -> None:
-        """Note a reply; closes the breaker."""
+        """Note a reply; closes the breaker, unless it is open because of the bundle."""
         with self._lock:
-            self._failures, self._reason = 0, ""
-            self._wait_s, self._probing = FIRST_WAIT_S, False
+            self._failures = 0
+            if self._reason != "bundle":
+                self._close()
+
+    def close(self) -> None:
+        """Note that the server is there with the right bundle."""
+        with self._lock:
+            self._close()
 
     def fail(self) -> None:
         """Note an unreachable server; the fifth in a row, or a failed probe, opens the breaker."""
@@ -58,6 +64,10 @@ class Breaker:
                 return False
             self._probing = True
             return True
+
+    def _close(self) -> None:
+        self._failures, self._reason = 0, ""
+        self._wait_s, self._probing = FIRST_WAIT_S, False
 
     def _open(self, reason: str) -> None:
         self._reason, self._probing = reason, False

@@ -136,31 +136,34 @@ class TwoWindowPlanner:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForecastWeights:
-    """The network shared by all payloads: context to 64 to 64, then payload rows to 64 to 64 to 1.
+    """The two small networks; weights are `(in, out)`, inputs normalized by means and scales.
 
-    Weights are `(in, out)`. Inputs are normalized by the stored means and scales.
+    Forecast: context to 64 to 64; with each payload row to 64 to 64 to 1.
+    Residual: context and each candidate's row with its payload's row and chance to 64 to 32 to 1.
     """
 
     context_mean: NDArray[np.float32]
     context_scale: NDArray[np.float32]
     payload_mean: NDArray[np.float32]
     payload_scale: NDArray[np.float32]
-    layers: tuple[NDArray[np.float32], ...]
+    forecast: tuple[NDArray[np.float32], ...]
     """`W, b` of the two context layers, then of the three payload layers."""
+    residual: tuple[NDArray[np.float32], ...]
+    """`W, b` of the three layers."""
 
 
 def forecast(weights: ForecastWeights, context: Floats, payloads: Floats) -> Floats:
     """Chance that each payload is on time: the planner's log odds plus a learned residual.
 
     Args:
-        weights: The network.
+        weights: The networks.
         context: Shape `(L, C)`.
         payloads: Shape `(L, P, F)`; its first column is the planner's log odds.
 
     Returns:
         Shape `(L, P)`, in (0, 1).
     """
-    w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights.layers
+    w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights.forecast
     scaled = (context.astype(np.float32) - weights.context_mean) / weights.context_scale
     hidden = np.maximum(np.maximum(scaled @ w1 + b1, 0) @ w2 + b2, 0)
     rows = (payloads.astype(np.float32) - weights.payload_mean) / weights.payload_scale
@@ -170,6 +173,43 @@ def forecast(weights: ForecastWeights, context: Floats, payloads: Floats) -> Flo
     deep = np.maximum(np.maximum(mixed, 0) @ w4 + b4, 0)
     residual = (deep @ w5 + b5)[..., 0]
     return np.asarray(1 / (1 + np.exp(-(payloads[..., 0] + residual))), np.float64)
+
+
+VALUE_CLIP = 2.0
+"""Base utilities are clipped to +- this before they enter the residual network."""
+
+
+def value_residual(
+    weights: ForecastWeights,
+    context: Floats,
+    payloads: Floats,
+    candidates: Floats,
+    chance: Floats,
+    payload_index: NDArray[np.int64],
+) -> Floats:
+    """Learned part of every candidate's value: what the planner's formula leaves out, `(L, N)`.
+
+    Args:
+        weights: The networks.
+        context: Shape `(L, C)`.
+        payloads: Shape `(L, P, F)`.
+        candidates: Shape `(L, N, G)`.
+        chance: Forecast chance of every payload, shape `(L, P)`.
+        payload_index: Payload of every candidate, -1 where it is local, shape `(N,)`.
+    """
+    w1, b1, w2, b2, w3, b3 = weights.residual
+    scaled = (context.astype(np.float32) - weights.context_mean) / weights.context_scale
+    rows = (payloads.astype(np.float32) - weights.payload_mean) / weights.payload_scale
+    size, columns = scaled.shape[1], rows.shape[2]
+    # Parts of the first layer that are the same for many candidates are computed once.
+    of_payload = rows @ w1[size : size + columns] + chance[..., None].astype(np.float32) * w1[-1]
+    index = np.maximum(payload_index, 0)
+    sends = (payload_index >= 0).astype(np.float32)[:, None]
+    first = of_payload[:, index] * sends + (scaled @ w1[:size] + b1)[:, None, :]
+    own = np.clip(candidates, -VALUE_CLIP, 10).astype(np.float32)
+    first = first + own @ w1[size + columns : -1]
+    hidden = np.maximum(np.maximum(first, 0) @ w2 + b2, 0)
+    return np.asarray((hidden @ w3 + b3)[..., 0], np.float64)
 
 
 class ForecastController:
@@ -193,12 +233,20 @@ class ForecastController:
         if weights.payload_mean.shape != (len(PAYLOAD_COLUMNS),):
             raise ValueError("the network must have been trained on these payload columns")
         self.table, self.weights, self.prices = table, weights, prices
+        self._has_residual = bool(np.any(weights.residual[-2]) or np.any(weights.residual[-1]))
         self.guard_candidate, self.guard_margin = guard_candidate, guard_margin
 
     def values(self, view: View) -> Floats:
         """Value of every candidate, shape `(L, N)`."""
-        on_time = forecast(self.weights, view.context, view.payloads)
-        return combine(self.table, view.base, view.gain, on_time)
+        weights = self.weights
+        on_time = forecast(weights, view.context, view.payloads)
+        planned = combine(self.table, view.base, view.gain, on_time)
+        if not self._has_residual:
+            return planned
+        index = self.table.grid.payload_index
+        return planned + value_residual(
+            weights, view.context, view.payloads, view.candidates, on_time, index
+        )
 
     def choose(self, moment: Moment) -> Choice:
         """Take the candidate of highest value, or the guard's."""

@@ -30,7 +30,9 @@ class ControllerBundle:
     weights: ForecastWeights
     prices: BacklogPrices
     guard_candidate: int
-    guard_margin: float
+    """The best static decision on the training traces."""
+    guard_margin: float | None
+    """By how much a decision must beat it; none = no guard."""
     model_hash: str
     grid: DecisionGrid
     tuned: Mapping[str, Any]
@@ -45,8 +47,8 @@ class ControllerBundle:
             table,
             self.weights,
             self.prices,
-            guard_candidate=self.guard_candidate if same else None,
-            guard_margin=self.guard_margin,
+            guard_candidate=self.guard_candidate if same and self.guard_margin else None,
+            guard_margin=self.guard_margin or 0.0,
         )
 
     def check_model(self, bundle: ModelBundle) -> None:
@@ -70,7 +72,11 @@ class ControllerBundle:
             shutil.rmtree(staging)
         staging.mkdir(parents=True)
         weights = self.weights
-        arrays = {f"layer_{index}": layer for index, layer in enumerate(weights.layers)}
+        arrays = {
+            f"{net}_{index}": layer
+            for net in ("forecast", "residual")
+            for index, layer in enumerate(getattr(weights, net))
+        }
         arrays |= {
             name: getattr(weights, name)
             for name in ("context_mean", "context_scale", "payload_mean", "payload_scale")
@@ -83,6 +89,7 @@ class ControllerBundle:
                 "version": observation.VERSION,
                 "context": [asdict(column) for column in observation.CONTEXT],
                 "payload": [asdict(column) for column in observation.PAYLOAD_COLUMNS],
+                "candidate": [asdict(column) for column in observation.CANDIDATE_COLUMNS],
             },
             "grid": asdict(self.grid),
             "prices": asdict(self.prices),
@@ -114,20 +121,27 @@ class ControllerBundle:
         try:
             _check(folder, manifest, blob)
             with np.load(folder / WEIGHTS, allow_pickle=False) as data:
-                count = sum(name.startswith("layer_") for name in data.files)
+                layers = {
+                    net: tuple(
+                        data[f"{net}_{index}"]
+                        for index in range(sum(name.startswith(net) for name in data.files))
+                    )
+                    for net in ("forecast", "residual")
+                }
                 weights = ForecastWeights(
                     context_mean=data["context_mean"],
                     context_scale=data["context_scale"],
                     payload_mean=data["payload_mean"],
                     payload_scale=data["payload_scale"],
-                    layers=tuple(data[f"layer_{index}"] for index in range(count)),
+                    forecast=layers["forecast"],
+                    residual=layers["residual"],
                 )
             grid = manifest["grid"]
             return cls(
                 weights=weights,
                 prices=BacklogPrices(**manifest["prices"]),
                 guard_candidate=int(manifest["guard_candidate"]),
-                guard_margin=float(manifest["guard_margin"]),
+                guard_margin=manifest["guard_margin"],
                 model_hash=str(manifest["model_hash"]),
                 grid=DecisionGrid(
                     int(grid["num_stages"]), tuple(grid["thresholds"]), tuple(grid["bits"])
@@ -148,8 +162,14 @@ def _check(folder: Path, manifest: Mapping[str, Any], blob: bytes) -> None:
     if hashlib.sha256(blob).hexdigest() != manifest["sha256"]:
         raise BundleError(f"{folder / WEIGHTS} must match its checksum; it is damaged")
     seen = manifest["observation"]
-    names = [column["name"] for column in seen["context"] + seen["payload"]]
-    ours = [c.name for c in (*observation.CONTEXT, *observation.PAYLOAD_COLUMNS)]
+    columns = seen["context"] + seen["payload"] + seen["candidate"]
+    names = [column["name"] for column in columns]
+    ours = [
+        column.name
+        for column in (
+            *observation.CONTEXT, *observation.PAYLOAD_COLUMNS, *observation.CANDIDATE_COLUMNS
+        )
+    ]  # fmt: skip
     if seen["version"] != observation.VERSION or names != ours:
         raise BundleError(
             f"{folder}: the controller must have been trained on this version's observation; "

@@ -110,22 +110,20 @@ class Device:
             self.sender.tend()
             now_s = self.clock.now_s()
             self._drop(self._capture.advance(now_s, self._head.first_s + MARGIN_S))
-            newest = self._capture.newest()
-            if newest is not None:
-                start_s = self._latest_start_s(self._capture.deadline_s(newest))
-                if start_s >= now_s or not self._pictures():
-                    return self.situation()
-                self._fall_back()
-                continue
-            failed = [frame for frame in self._pictures() if frame.reason]
-            capture_s, due_s = self._capture.next_s, self._latest_start_s()
-            if failed or due_s <= now_s:
+            newest, pictures = self._capture.newest(), self._pictures()
+            # No reply can come for these, so nothing is gained by waiting.
+            failed = [frame for frame in pictures if frame.reason]
+            more_deadlines_s = [] if newest is None else [self._capture.deadline_s(newest)]
+            due_s = self._latest_start_s(*more_deadlines_s)
+            if failed or (pictures and due_s <= now_s):
                 self._fall_back(*failed[:1])
-            elif capture_s == float("inf") and not self.ledger.num_open:
+            elif newest is not None:
+                return self.situation()
+            elif self._capture.next_s == float("inf") and not self.ledger.num_open:
                 return None
             else:
-                moments = (capture_s, due_s, self.ledger.next_expiry_s(), now_s + LONGEST_NAP_S)
-                self.clock.sleep_until(min(moments))
+                expiry_s, nap_s = self.ledger.next_expiry_s(), now_s + LONGEST_NAP_S
+                self.clock.sleep_until(min(self._capture.next_s, due_s, expiry_s, nap_s))
 
     def situation(self) -> Situation:
         """Tell what is known now, about the newest waiting frame or the end of the run."""
@@ -248,6 +246,7 @@ class Device:
     def _fall_back(self, *choice: OpenFrame) -> None:
         """Compute stage 1 and exit 1 of a sent picture, by default the one due first."""
         for frame in choice or self._pictures()[:1]:
+            frame.redo_s = self._head.first_s  # a reply may settle the frame meanwhile
             _, answer, frame.redo_s = self._head.run_stage(1, None, frame.picture.pixels)
             self.ledger.offer(frame, 1, answer)
             if frame.reason:

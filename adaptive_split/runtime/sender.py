@@ -22,9 +22,11 @@ _log = logging.getLogger(__name__)
 
 GRACE_S = 2.0
 """A late reply is still waited for this long, as a measurement."""
+PING_EVERY_S = 0.2
+"""A payload on an idle uplink takes an empty message along this often, for the round trip."""
+PING_TIMEOUT_S = 2.0
 PROBE_AFTER_S = 1.0
 PROBE_BYTES = 4096
-PROBE_TIMEOUT_S = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +59,7 @@ class Sender:
         self._overhead_bytes, self._probes = overhead_bytes, probes
         self._breaker = Breaker(clock)
         self._lock = threading.Lock()
-        self._told_bundle = ""
+        self._told_bundle = False
         self.reset()
 
     def reset(self) -> None:
@@ -68,8 +70,9 @@ class Sender:
             self._recent: deque[_Sent] = deque(maxlen=WINDOW)
             self._samples: deque[LinkSample] = deque(maxlen=WINDOW)
             self._last_traffic_s = self._clock.now_s()
+            self._last_ping_s = -PING_EVERY_S
             self.probe_bytes = 0
-            """Bytes sent to measure an idle link."""
+            """Bytes sent only to measure the link."""
 
     def rebase(self) -> None:
         """Take what the greeting told as known at moment 0, where the clock has just restarted."""
@@ -77,7 +80,7 @@ class Sender:
             self._unanswered.clear()
             self._link.rebase()
             self._samples = deque([replace(s, time_s=0.0) for s in self._samples], WINDOW)
-            self._last_traffic_s = 0.0
+            self._last_traffic_s = self._last_ping_s = 0.0
 
     @property
     def obstacle(self) -> str:
@@ -126,6 +129,8 @@ class Sender:
     def send(self, frame: OpenFrame, payload: bytes) -> None:
         """Send a frame's payload; the ledger hears of what becomes of it."""
         now_s = self._clock.now_s()
+        if now_s - self._last_ping_s >= PING_EVERY_S and self.free_s() <= now_s:
+            self._ping(now_s)
         sent = _Sent(
             now_s, len(payload) + self._overhead_bytes, frame.give_up_s, frame.decision.split_point
         )
@@ -166,20 +171,28 @@ class Sender:
 
     def _probe(self) -> list[Future[None] | Future[str]]:
         """An empty message for the round trip and, behind it, bytes for the rate."""
-        now_s, link = self._clock.now_s(), self._link
-        sent = _Sent(now_s, PROBE_BYTES + self._overhead_bytes, now_s + PROBE_TIMEOUT_S)
+        now_s = self._clock.now_s()
+        sent = _Sent(now_s, PROBE_BYTES + self._overhead_bytes, now_s + PING_TIMEOUT_S)
+        ping = self._ping(now_s)
         with self._lock:
             self._last_traffic_s = now_s
             self._unanswered[sent] = None
-            self.probe_bytes += PROBE_BYTES + 2 * self._overhead_bytes
-        ping = self._transport.ping(timeout_s=PROBE_TIMEOUT_S)
-        ping.add_done_callback(lambda done: self._on_ping(link, now_s, done))
-        probe = self._transport.probe(bytes(PROBE_BYTES), timeout_s=PROBE_TIMEOUT_S)
+            self.probe_bytes += sent.wire_bytes
+        probe = self._transport.probe(bytes(PROBE_BYTES), timeout_s=PING_TIMEOUT_S)
         probe.add_done_callback(lambda done: self._on_probe(sent, done))
         return [ping, probe]
 
+    def _ping(self, now_s: float) -> Future[None]:
+        link = self._link
+        with self._lock:
+            self._last_ping_s = now_s
+            self.probe_bytes += self._overhead_bytes
+        ping = self._transport.ping(timeout_s=PING_TIMEOUT_S)
+        ping.add_done_callback(lambda done: self._on_ping(link, now_s, done))
+        return ping
+
     def _ask_for_bundle(self) -> Future[str]:
-        asked = self._transport.peer_hash(timeout_s=PROBE_TIMEOUT_S)
+        asked = self._transport.peer_hash(timeout_s=PING_TIMEOUT_S)
         asked.add_done_callback(self._on_hash)
         return asked
 
@@ -192,8 +205,8 @@ class Sender:
         elif done.result() != self._bundle.hash:
             self._refuse_bundle(f"the server holds {done.result()!r}")
         else:
-            self._breaker.succeed()
-            self._told_bundle = ""
+            self._breaker.close()
+            self._told_bundle = False
 
     def _on_ping(self, link: LinkEstimator, sent_s: float, done: Future[None]) -> None:
         if done.exception() is None:
@@ -251,8 +264,8 @@ class Sender:
 
     def _refuse_bundle(self, why: str) -> None:
         self._breaker.refuse("bundle")
-        if self._told_bundle != why:
-            self._told_bundle = why
+        if not self._told_bundle:
+            self._told_bundle = True
             _log.warning(
                 "staying local: both sides must hold bundle %s; %s", self._bundle.hash, why
             )

@@ -98,7 +98,12 @@ class EdgeServer:
             (grpc.method_handlers_generic_handler(wire.SERVICE, self._handlers()),)
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.port = self._listen()
+        try:
+            self.port = self._listen()
+        except ConfigError:
+            self._scheduler.close()
+            self._threads.shutdown()
+            raise
         self._server.start()
         for name in ("", wire.SERVICE):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)

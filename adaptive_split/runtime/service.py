@@ -14,8 +14,6 @@ from adaptive_split.runtime.protos import open_inference as oip
 from adaptive_split.runtime.stages import ExitAnswer
 from adaptive_split.runtime.wire import TailRequest
 
-SMOOTHING = 0.2
-
 
 class TailService:
     """Checks requests and computes tails of one bundle."""
@@ -29,11 +27,10 @@ class TailService:
         profile: Profile | None = None,
         slowdown: float = 0.0,
     ) -> None:
-        """Take a profile of this machine for a first guess of a tail's time, and for `slowdown`."""
+        """Take a profile of this machine, to know what a tail takes at best; 0 s without one."""
         self.bundle = bundle
         self._stages, self._profile, self._slowdown = stages, profile, slowdown
         self._pacer = Pacer(clock, slowdown)
-        self._measured_s: dict[tuple[int, int], float] = {}
 
     @property
     def most_bytes(self) -> int:
@@ -52,9 +49,12 @@ class TailService:
         return wire.unpack_request(self.bundle, message, most_bytes), last
 
     def expected_s(self, split_point: int, last: int) -> float:
-        """How long a tail should take."""
-        first_guess_s = self._profiled_s(split_point, last) * (self._slowdown or 1)
-        return self._measured_s.get((split_point, last), first_guess_s)
+        """How long a tail takes at best.
+
+        Not what recent ones took: after a slow one every request would be refused, and nothing
+        would ever correct the estimate.
+        """
+        return self._profiled_s(split_point, last) * max(self._slowdown, 1.0)
 
     def answer(self, request: TailRequest, last: int) -> ExitAnswer:
         """Decode a payload, run its stages and ask the exit after the last one.
@@ -64,9 +64,7 @@ class TailService:
         """
         split_point = request.split_point
         profiled_s = self._profiled_s(split_point, last)
-        answer, took_s = self._pacer.run(profiled_s, lambda: self._compute(request, last))
-        before_s = self._measured_s.get((split_point, last), took_s)
-        self._measured_s[split_point, last] = before_s + SMOOTHING * (took_s - before_s)
+        answer, _ = self._pacer.run(profiled_s, lambda: self._compute(request, last))
         return answer
 
     def serves(self, name: str, version: str = "") -> bool:

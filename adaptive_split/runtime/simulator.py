@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from adaptive_split.errors import ConfigError
 from adaptive_split.planner import (
+    MARGIN_S,
     BacklogPrices,
     CandidateTable,
     Floats,
@@ -126,7 +127,7 @@ class Links:
     @staticmethod
     def _slot(moment_s: Floats, period_s: float, slots: int) -> NDArray[np.int64]:
         finite = np.where(np.isfinite(moment_s), moment_s, 0.0)
-        return np.clip((finite / period_s).astype(int), 0, slots - 1)
+        return np.asarray(np.clip((finite / period_s).astype(int), 0, slots - 1))
 
 
 class Simulator:
@@ -224,8 +225,8 @@ class Simulator:
         bits = self.waiting_bits & ~self.current_bit
         count = np.zeros(self.lanes)
         for position in range(self.stack):
-            deadline = (self.newest - position) * self.period_s + slo_s
-            in_reach = now + self.table.head_s[1] <= deadline + 1e-9
+            latest = (self.newest - position) * self.period_s + slo_s - MARGIN_S
+            in_reach = now + self.table.head_s[1] <= latest + 1e-9
             count += ((bits >> position) & 1) * in_reach
         ones = np.ones(self.lanes)
         return Moment(
@@ -288,9 +289,10 @@ class Simulator:
         exit_index = first_exit(
             outcomes.exit_confidence[sample], split, grid.exit_threshold[candidate]
         )
-        # A stage that would end after the deadline is not begun: the deepest exit before it answers.
+        # A stage that would end too late is not begun: the deepest exit before it answers.
         ends = self._with_fallbacks(start[:, None] + table.head_s[1:])
-        reach = np.maximum((ends <= deadline[:, None] + 1e-9).sum(1), 1)
+        promise = deadline - MARGIN_S
+        reach = np.maximum((ends <= promise[:, None] + 1e-9).sum(1), 1)
         planned = np.where(exit_index > 0, exit_index, split)
         cut = planned > reach
         sends = (exit_index == 0) & ~cut
@@ -315,7 +317,7 @@ class Simulator:
         redo = late & (split == 0)
         self._schedule_redo(redo, give_up)
 
-        ended = np.where(late, deadline, np.where(by_server, reply, ready))
+        ended = np.where(late, promise, np.where(by_server, reply, ready))
         on_time = active & (ended <= deadline + 1e-9)
         right = np.where(
             by_server,
@@ -423,7 +425,7 @@ class Simulator:
             self.total_probe_bytes[lane] += size
 
     def _with_fallbacks(self, end: Floats) -> Floats:
-        """Delay the ends of computations, `(L, K)`, by the earlier pictures' fallbacks in between."""
+        """Delay the ends of computations, `(L, K)`, by the fallbacks that come in between."""
         count = np.zeros(end.shape)
         while True:
             delayed = end + count * self.table.head_s[1]
@@ -484,11 +486,11 @@ class Simulator:
         self.newest = self.newest + fresh
         lowest = self.waiting_bits & -self.waiting_bits
         age = np.log2(np.maximum(lowest, 1)).astype(int)
-        latest = (self.newest - age) * self.period_s + self.table.objective.slo_s
+        latest = (self.newest - age) * self.period_s + self.table.objective.slo_s - MARGIN_S
         first_end = self._with_fallbacks((now + self.table.head_s[1])[:, None])[:, 0]
         usable = (lowest > 0) & (first_end <= latest + 1e-9)
         self.waiting_bits = np.where(mask & ~usable, 0, self.waiting_bits)
-        return usable
+        return np.asarray(usable)
 
     def _probe(self) -> None:
         last = self.sent_s.max(1)

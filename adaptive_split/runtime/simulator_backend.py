@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from adaptive_split.decision import Decision
 from adaptive_split.measurement import DEVICE, NOBODY, SERVER, FrameReport, LinkSample
-from adaptive_split.planner import CandidateTable, Moment
+from adaptive_split.planner import MARGIN_S, CandidateTable, Moment
 from adaptive_split.runtime.backend import Situation
 from adaptive_split.runtime.simulator import Simulator, Step
 from adaptive_split.runtime.streams import Stream
@@ -77,7 +77,7 @@ class SimulatorBackend:
 
     def payload_on_time(self) -> NDArray[np.bool_]:
         """For the current frame, which payloads the true link and server answer in time, `(P,)`."""
-        return self._started().payload_on_time()[0][0]
+        return np.asarray(self._started().payload_on_time()[0][0])
 
     def situation(self) -> Situation:
         """What is known at the current decision."""
@@ -114,15 +114,16 @@ class SimulatorBackend:
 
     def _dropped(self, now_s: float) -> list[FrameReport]:
         """Frames that never started and cannot reach their first exit any more."""
-        assert self._stream is not None and self.decided is not None
-        objective, first_s = self._table.objective, float(self._table.head_s[1])
+        assert self._stream is not None
+        assert self.decided is not None
+        objective, needed_s = self._table.objective, float(self._table.head_s[1]) + MARGIN_S
         captured = self._stream.num_frames
         if np.isfinite(now_s):
             captured = min(int(now_s * objective.fps + 1e-9) + 1, captured)
         self._waiting |= set(range(self._captured, captured))
         self._captured = captured
         self._waiting.discard(self.decided.frame_index)
-        latest = {i: i / objective.fps + objective.slo_s - first_s for i in self._waiting}
+        latest = {i: i / objective.fps + objective.slo_s - needed_s for i in self._waiting}
         late = sorted(index for index in self._waiting if now_s > latest[index] + 1e-9)
         self._waiting -= set(late)
         return [self._drop(index) for index in late]

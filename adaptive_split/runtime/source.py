@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from adaptive_split.errors import ConfigError
 
@@ -51,28 +49,7 @@ class PictureSequence:
             raise ConfigError(f"samples must lie in [0, {len(pictures)}); got others")
         self._pictures, self._labels, self._samples = pictures, labels, samples
 
-    def reordered(self, samples: Sequence[int] | NDArray[np.int64]) -> PictureSequence:
-        """Show the same pictures in another order."""
-        return PictureSequence(self._pictures, self._labels, samples)
-
     def picture(self, frame_index: int) -> Picture:
         """Fetch a frame's picture; the sequence repeats."""
         sample = int(self._samples[frame_index % len(self._samples)])
         return Picture(sample, self._pictures[sample], int(self._labels[sample]))
-
-
-def read_pictures(files: Sequence[Path]) -> list[NDArray[np.uint8]]:
-    """Read pictures as pixels `(H, W, 3)`.
-
-    Raises:
-        ConfigError: If one cannot be read.
-    """
-    return [_read_picture(file) for file in files]
-
-
-def _read_picture(file: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except OSError as error:
-        raise ConfigError(f"pictures must be readable; got {file}: {error}") from error

@@ -145,9 +145,9 @@ def unpack_request(bundle: Bundle, message: oip.ModelInferRequest, most_bytes: i
     """
     first, _ = stage_range(bundle, message.model_name)
     given = parameters_of(message.parameters)
-    other = given.get("bundle_hash") or message.model_version
-    if other and other != bundle.hash:
-        raise BundleError(f"bundle_hash must be {bundle.hash!r}; got {str(other)[:80]!r}")
+    for held in (given.get("bundle_hash"), message.model_version):
+        if held and held != bundle.hash:
+            raise BundleError(f"bundle_hash must be {bundle.hash!r}; got {str(held)[:80]!r}")
     split_point, bits = given.get("split_point", first - 1), given.get("bits", 8)
     if type(split_point) is not int or split_point != first - 1:
         raise PayloadError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from adaptive_split.decision import NEVER
+from adaptive_split.planner import MARGIN_S
 from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S
 
 EPSILON = 1e-9
@@ -27,6 +28,7 @@ class ReferenceDevice:
         self.probe_bytes = 0
 
     def play(self, choose):
+        """Let `choose(frame)` decide every frame."""
         frames = []
         while (frame := self.next_frame()) is not None:
             frames.append(self.run_frame(frame, choose(frame)))
@@ -35,6 +37,7 @@ class ReferenceDevice:
     # The camera and the device.
 
     def next_frame(self):
+        """Wait for the newest frame that can still be answered; `None` after the last."""
         total, period = self.stream.num_frames, 1 / self.objective.fps
         while True:
             self.rest_until(self.now)
@@ -43,7 +46,7 @@ class ReferenceDevice:
                 self.captured += 1
             if self.waiting:
                 end, _ = self.work(self.now, self.first_s)
-                if end <= self.deadline(self.waiting[-1]) + EPSILON:
+                if end <= self.deadline(self.waiting[-1]) - MARGIN_S + EPSILON:
                     self.probe_if_silent()
                     return self.waiting.pop()
             self.dropped += self.waiting
@@ -53,9 +56,11 @@ class ReferenceDevice:
             self.rest_until(self.captured * period)
 
     def deadline(self, frame):
+        """When a frame's answer is due."""
         return frame / self.objective.fps + self.objective.slo_s
 
     def rest_until(self, moment):
+        """Idle until a moment, save for fallbacks."""
         while self.fallbacks and min(self.fallbacks) <= max(self.now, moment):
             due = min(self.fallbacks)
             self.fallbacks.remove(due)
@@ -71,6 +76,7 @@ class ReferenceDevice:
         return end, done
 
     def compute(self, duration):
+        """Spend time on the present frame."""
         self.now, done = self.work(self.now, duration)
         self.fallbacks = [moment for moment in self.fallbacks if moment not in done]
         self.busy_s += duration
@@ -78,6 +84,7 @@ class ReferenceDevice:
     # One frame.
 
     def run_frame(self, frame, candidate):
+        """Do one frame as decided."""
         grid, start = self.table.grid, self.now
         decision = grid.candidates[candidate]
         sample = int(self.stream.samples[frame])
@@ -86,7 +93,7 @@ class ReferenceDevice:
         reason, exit_index, done_exit = "", 0, 0
         for stage in range(1, decision.split_point + 1):
             end, _ = self.work(self.now, self.stage_s[stage])
-            if stage > 1 and end > deadline + EPSILON:
+            if stage > 1 and end > deadline - MARGIN_S + EPSILON:
                 exit_index, reason = done_exit, "late"
                 break
             self.compute(self.stage_s[stage])
@@ -108,7 +115,7 @@ class ReferenceDevice:
                     self.compute(self.stage_s[1])
                 answered = self.now
             else:
-                answered = reply if by_server else deadline
+                answered = reply if by_server else deadline - MARGIN_S
         self.energy += self.table.device.compute_w * self.busy_s
         if by_server:
             right = self.outcomes.server_right[sample, payload]
@@ -126,9 +133,10 @@ class ReferenceDevice:
         }  # fmt: skip
 
     def send(self, sample, payload, deadline):
+        """Send a payload; give the reply's moment and why it is of no use, if so."""
         split_point, _ = self.table.grid.payloads[payload]
         encoder_s = self.table.device.encoder_s[split_point]
-        give_up = deadline - (self.first_s if split_point == 0 else 0.0)
+        give_up = deadline - MARGIN_S - (self.first_s if split_point == 0 else 0.0)
         ready, _ = self.work(self.now, encoder_s)
         begin = max(ready, self.uplink_free)
         if begin >= give_up:
@@ -152,6 +160,7 @@ class ReferenceDevice:
     # The link and the server.
 
     def cross(self, begin, bits):
+        """Moment at which bits have crossed the uplink."""
         rates, moment, slot = self.stream.uplink_mbps * 1e6, begin, int(begin / PERIOD_S)
         while slot < len(rates):
             end = (slot + 1) * PERIOD_S
@@ -162,6 +171,7 @@ class ReferenceDevice:
         return math.inf
 
     def reply(self, sent, tail_s):
+        """Moment of the reply to what crossed at `sent`."""
         if math.isinf(sent):
             return math.inf
         rtt = self.stream.rtt_s[min(int(sent / PERIOD_S), len(self.stream.rtt_s) - 1)]
@@ -169,6 +179,7 @@ class ReferenceDevice:
         return there + waits[min(int(there / WAIT_PERIOD_S), len(waits) - 1)] + tail_s + rtt / 2
 
     def probe_if_silent(self):
+        """Measure a link that has been idle for a second."""
         if self.probes and self.now - self.last_sent >= 1.0 and self.uplink_free <= self.now:
             self.uplink_free = self.cross(self.now, 8000)
             self.last_sent = self.now

@@ -71,10 +71,39 @@ def test_a_new_rate_is_believed_after_a_few_requests(before, after):
     link.add_ping(now_s=0.0, rtt_s=0.030)
     play(link, mbps=before, rtt_s=0.030, sizes=[8000] * 16, gap_s=0.1)
 
+    link.add_ping(now_s=2.0, rtt_s=0.030)
     reading = play(link, mbps=after, rtt_s=0.030, sizes=[8000] * 5, gap_s=0.1, begin_s=2.0)
 
     assert link.uplink_mbps == pytest.approx(after, rel=0.3)
     assert reading.uplink_mbps == pytest.approx(after, rel=0.3)
+
+
+def test_a_longer_round_trip_is_not_taken_for_a_slower_link():
+    link = LinkEstimator()
+    link.add_ping(now_s=0.0, rtt_s=0.030)
+    play(link, mbps=20.0, rtt_s=0.030, sizes=[8000] * 16, gap_s=0.1)
+
+    link.add_ping(now_s=1.8, rtt_s=0.200)
+    link.add_ping(now_s=2.0, rtt_s=0.200)
+    reading = play(link, mbps=20.0, rtt_s=0.200, sizes=[8000] * 3, gap_s=0.1, begin_s=2.0)
+
+    assert reading.uplink_mbps == pytest.approx(20.0, rel=0.1)
+    assert reading.rtt_s == pytest.approx(0.200, rel=0.05)
+
+
+def test_noise_of_small_payloads_does_not_carry_the_rate_away():
+    link = LinkEstimator()
+    generator = np.random.default_rng(5)
+    link.add_ping(now_s=0.0, rtt_s=0.030)
+    play(link, mbps=10.0, rtt_s=0.030, sizes=[4416], gap_s=1.0)
+
+    for index in range(100):
+        now_s = 1 + 0.1 * index
+        noise_s = generator.exponential(0.0005, 2)
+        link.add_ping(now_s=now_s, rtt_s=0.0305 + noise_s[0])
+        play(link, mbps=10.0, rtt_s=0.0305 + noise_s[1], sizes=[600], gap_s=1.0, begin_s=now_s)
+
+    assert 4 < link.uplink_mbps < 25
 
 
 def test_a_reading_explains_its_request():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
+from adaptive_split.planner import MARGIN_S
 from adaptive_split.runtime.simulator import Simulator
 from tests import support
 from tests.unit.reference_simulator import ReferenceDevice
@@ -34,9 +35,7 @@ def world(case, num_lanes=2, num_frames=40):
     ]
     generator = np.random.default_rng(case["seed"])
     shape = (num_lanes, 1 if case["static"] else num_frames)
-    picks = np.broadcast_to(
-        generator.integers(0, len(table.grid), shape), (num_lanes, num_frames)
-    )
+    picks = np.broadcast_to(generator.integers(0, len(table.grid), shape), (num_lanes, num_frames))
     return table, streams, picks
 
 
@@ -53,7 +52,7 @@ def column(steps, name, lane):
     return np.array([getattr(step, name)[lane] for step in steps if step.active[lane]])
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(CASES)
 def test_the_batch_does_what_one_frame_after_the_other_does(case):
     table, streams, picks = world(case)
@@ -78,6 +77,7 @@ def test_the_batch_does_what_one_frame_after_the_other_does(case):
         assert started | set(device.dropped) == set(range(stream.num_frames))
 
 
+@settings(max_examples=12)
 @given(CASES)
 def test_every_frame_that_starts_is_answered_by_its_deadline(case):
     table, streams, picks = world(case)
@@ -90,6 +90,7 @@ def test_every_frame_that_starts_is_answered_by_its_deadline(case):
         assert (column(steps, "latency_s", lane) > 0).all()
 
 
+@settings(max_examples=12)
 @given(CASES)
 def test_the_parts_of_the_latency_add_up(case):
     table, streams, picks = world(case)
@@ -104,6 +105,7 @@ def test_the_parts_of_the_latency_add_up(case):
         np.testing.assert_allclose(parts.sum(0), column(steps, "latency_s", lane), atol=1e-9)
 
 
+@settings(max_examples=12)
 @given(CASES)
 def test_utility_is_what_the_objective_says(case):
     table, streams, picks = world(case)
@@ -120,6 +122,7 @@ def test_utility_is_what_the_objective_says(case):
         np.testing.assert_allclose(column(steps, "utility", lane), expected, atol=1e-12)
 
 
+@settings(max_examples=12)
 @given(CASES)
 def test_no_frame_starts_twice_or_before_its_capture(case):
     table, streams, picks = world(case)
@@ -133,6 +136,7 @@ def test_no_frame_starts_twice_or_before_its_capture(case):
         assert (np.diff(start) > 0).all()
 
 
+@settings(max_examples=12)
 @given(CASES)
 def test_the_uplink_is_first_in_first_out(case):
     table, streams, picks = world(case)
@@ -186,6 +190,7 @@ def test_replaced_lanes_equal_a_fresh_simulator_and_the_rest_go_on(lanes):
             np.testing.assert_allclose(getattr(a, name)[lanes], getattr(c, name))
 
 
+@settings(max_examples=12)
 @given(CASES)
 def test_a_moment_tells_nothing_of_the_future(case):
     """Two links that are equal until now look equal now, whatever comes next."""
@@ -207,6 +212,7 @@ def test_a_moment_tells_nothing_of_the_future(case):
             break
 
 
+@settings(max_examples=12)
 @given(CASES)
 def test_a_counterfactual_is_what_would_have_happened(case):
     """With every payload of its mean size, the payload sent is on time just as foretold."""
@@ -233,7 +239,7 @@ def test_a_picture_behind_a_dead_link_is_answered_by_the_first_exit_just_in_time
 
     first, second = simulator.step(picture), simulator.step(picture)
 
-    assert first.latency_s[0] == pytest.approx(0.2)
+    assert first.latency_s[0] == pytest.approx(0.2 - MARGIN_S)
     assert first.exit_index[0] == 1
     assert first.fallback_s[0] > 0
     # the uplink is known to be taken: the next one is not even encoded

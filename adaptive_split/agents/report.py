@@ -1,0 +1,273 @@
+"""The report: one HTML page from a summary, with everything in it and nothing fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from adaptive_split.agents import report_figures as figures
+from adaptive_split.agents.report_style import STYLE
+from adaptive_split.agents.roster import BEST_STATIC, LEARNED
+
+Summary = Mapping[str, Any]
+SYNTHETIC = '<span class="badge">synthetic</span>'
+
+
+def write_report(summary: Summary, timeline: Mapping[str, Any] | None, path: Path) -> None:
+    """Write the page.
+
+    Args:
+        summary: As `summary.json` holds it; may lack `live`.
+        timeline: One stream frame by frame, from `timeline.timeline_of`.
+        path: The file to write.
+    """
+    sections = [
+        _head(summary),
+        _utility(summary),
+        _families(summary),
+        _timeline(timeline),
+        _latency(summary),
+        _losses(summary),
+        _live(summary),
+        _setting(summary),
+    ]
+    title = f"adaptive_split: {summary['scenario']}"
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _head(summary: Summary) -> str:
+    settings, controllers = summary["settings"], summary["controllers"]
+    objective = settings["objective"]
+    streams = sum(one["streams"] for one in summary["families"].values())
+    frames = next(iter(controllers.values()))["frames"]
+    tiles = []
+    if LEARNED in controllers:
+        one = controllers[LEARNED]["utility"]
+        tiles.append(
+            (f"{one['value']:.4f}", f"utility of sac, {one['low']:.4f} to {one['high']:.4f}")
+        )
+        rival = summary["paired_difference"].get(BEST_STATIC)
+        if rival:
+            tiles.append((f"{rival['value']:+.4f}", f"against best-static{_interval(rival)}"))
+        closed = summary["oracle_gap_closed"].get(LEARNED)
+        if closed is not None:
+            tiles.append((f"{100 * closed:.0f} %", "of the way from best-static to the oracle"))
+        live = summary.get("live", {}).get("controllers", {}).get(LEARNED)
+        if live:
+            tiles.append((f"{live['on_time_accuracy']:.3f}", "on-time accuracy of sac, live"))
+    boxes = "".join(
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span></div>'
+        for value, words in tiles
+    )
+    return (
+        f"<h1>adaptive_split on scenario {escape(str(summary['scenario']))}</h1>"
+        f'<p class="soft">{streams} simulated streams of {settings["frames_per_stream"]} frames '
+        f"({frames} frames for every controller), {objective['fps']:g} frames per second, an "
+        f"answer promised within {1e3 * objective['slo_s']:g} ms, {objective['energy_price']:g} "
+        f"utility per joule. {_sources(summary)}</p>"
+        f'<div class="tiles">{boxes}</div>'
+    )
+
+
+def _interval(one: Mapping[str, float]) -> str:
+    return f", {one['low']:.4f} to {one['high']:.4f}"
+
+
+def _sources(summary: Summary) -> str:
+    kinds = sorted({one["source"] for one in summary["traces"]})
+    rtts = sorted({one["rtt_source"] for one in summary["traces"]})
+    badge = f" {SYNTHETIC}" if "synthetic" in {*kinds, *rtts} else ""
+    return f"Link rates: {escape(', '.join(kinds))}; round trips: {escape(', '.join(rtts))}.{badge}"
+
+
+def _utility(summary: Summary) -> str:
+    controllers, paired = summary["controllers"], summary["paired_difference"]
+    parts = [
+        "<h2>Utility</h2><p>Utility of a frame is 1 if it was answered rightly and in time, less "
+        "the price of its energy and bytes. All controllers played the same streams.</p>",
+        _figure(figures.utility_figure(controllers), summary["settings"]["interval"]),
+    ]
+    if paired:
+        parts.append(
+            _figure(
+                figures.difference_figure(paired),
+                "Paired on the same streams; right of 0, sac is ahead.",
+            )
+        )
+        ahead = figures.rivals_that_win(summary)
+        words = "; ".join(ahead) if ahead else "nowhere in this comparison"
+        parts.append(f"<p><b>Where a rule is ahead of sac:</b> {escape(words)}.</p>")
+    parts.append(_controller_table(controllers, summary["oracle_gap_closed"]))
+    return "".join(parts)
+
+
+def _families(summary: Summary) -> str:
+    families = summary["families"]
+    drawn = "".join(
+        _figure(
+            f"<h3>{escape(name)} {SYNTHETIC if 'synthetic' in one['source'] else ''}</h3>"
+            + figures.utility_figure(one["controllers"], width=figures.HALF),
+            f"{one['streams']} streams of {one['files']} trace files, {one['source']} rates",
+        )
+        for name, one in families.items()
+    )
+    names = figures.by_utility(summary["controllers"])
+    rows = [
+        [
+            name,
+            *(f"{one['controllers'][name]['utility']['value']:.4f}" for one in families.values()),
+        ]
+        for name in names
+    ]
+    return (
+        "<h2>By link family</h2><p>The scales differ from panel to panel.</p>"
+        f'<div class="two">{drawn}</div>' + _table(["utility", *families], rows)
+    )
+
+
+def _timeline(timeline: Mapping[str, Any] | None) -> str:
+    if timeline is None:
+        return ""
+    badge = SYNTHETIC if timeline["source"] == "synthetic" else ""
+    return (
+        "<h2>One stream, frame by frame</h2>"
+        f"<p>{escape(timeline['trace'])} of {escape(timeline['family'])} {badge}, seed "
+        f"{timeline['seed']}; chosen by rule: {escape(timeline['choice'])}.</p>"
+        + _figure(figures.timeline_figure(timeline), "Every mark is a frame, at its capture.")
+    )
+
+
+def _latency(summary: Summary) -> str:
+    slo_s = summary["settings"]["objective"]["slo_s"]
+    return "<h2>Latency</h2>" + _figure(
+        figures.latency_figure(summary["controllers"], slo_s),
+        "Share of all captured frames answered within a time; what is missing to 100 % was never "
+        "started. The jump at the deadline are fallbacks: the device waits for the server as long "
+        "as it may.",
+    )
+
+
+def _losses(summary: Summary) -> str:
+    controllers = summary["controllers"]
+    rows = figures.oracle_loss_rows(controllers)
+    more = ""
+    if rows:
+        head = ["lost more than the oracle", *figures.CAUSE_WORDS.values(), "sum"]
+        more = "<h3>Against the oracle</h3>" + _table(head, rows)
+    return (
+        "<h2>Where each controller loses</h2><p>A wrong answer of the whole network is lost for "
+        "everyone; what differs is the controllers' doing.</p>"
+        + _figure(figures.loss_figure(controllers), "The parts add up to 1 - utility.")
+        + more
+    )
+
+
+def _live(summary: Summary) -> str:
+    live = summary.get("live")
+    if not live:
+        return "<h2>Live</h2><p>This comparison was simulated only; add --live.</p>"
+    windows = "".join(
+        f"<li>{escape(one['name'])} ({escape(one['family'])}) from {one['offset_s']:g} s, "
+        f"{one['seconds']:g} s, rate {escape(one['source'])}, round trip "
+        f"{escape(one['rtt_source'])}</li>"
+        for one in live["windows"]
+    )
+    simulated = live["simulated"]["controllers"]
+    rows = []
+    for name in figures.by_utility(live["controllers"]):
+        for kind, one in (("live", live["controllers"][name]), ("simulated", simulated[name])):
+            rows.append([f"{name}, {kind}", *_cells(one)])
+    slo_s = summary["settings"]["objective"]["slo_s"]
+    return (
+        "<h2>Live</h2><p>A real server process, real pictures through the real network, a device "
+        f"process slowed to the scenario's, joined by a link that plays traces; "
+        f"{escape(live['settings']['order'])}. 'Simulated' is the simulator on the same windows "
+        f"and pictures.</p><ul>{windows}</ul>"
+        + _table(["measured", *_COLUMNS], rows, strong="live")
+        + _figure(
+            figures.utility_figure(live["controllers"]),
+            "Measured live. The interval says how much the windows differ.",
+        )
+        + _figure(figures.latency_figure(live["controllers"], slo_s), "Measured live.")
+    )
+
+
+def _setting(summary: Summary) -> str:
+    settings, provenance = summary["settings"], summary["provenance"]
+    energy = sorted({one["energy_provenance"] for one in summary["controllers"].values()})
+    facts = {
+        "command": provenance["command"],
+        "device": settings["device"], "server": settings["server"],
+        "energy": f"{', '.join(energy)}: {settings['energy_source'] or 'no source named'}",
+        "planners' knobs": settings["planner_knobs"],
+        **{f"{k}, in hindsight": v for k, v in settings["picked_in_hindsight"].items()},
+        "latency": settings["latency"],
+        "model bundle": f"{provenance['bundle']} {provenance['bundle_hash'][:16]}",
+        "controller": str(provenance["controller_hash"] or "none")[:16],
+        "versions": ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
+    }  # fmt: skip
+    rows = "".join(
+        f"<tr><td>{escape(key)}</td><td style='text-align:left;white-space:normal'>"
+        f"{escape(str(value))}</td></tr>"
+        for key, value in facts.items()
+    )
+    traces = [
+        [one["name"], one["family"], one["source"], one["rtt_source"], f"{one['duration_s']:g} s",
+         str(one["streams"])]
+        for one in summary["traces"]
+    ]  # fmt: skip
+    listed = _table(["trace", "family", "rate", "round trip", "length", "streams"], traces)
+    return (
+        f"<h2>How this was made</h2><table>{rows}</table>"
+        f"<details><summary>{len(traces)} trace files</summary>{listed}</details>"
+    )
+
+
+_COLUMNS = ("utility", "95 % interval", "on-time accuracy", "missed", "p50", "p95", "p99",
+            "bytes", "energy")  # fmt: skip
+
+
+def _cells(one: Mapping[str, Any]) -> list[str]:
+    latency, utility = one["latency_s"], one["utility"]
+    return [
+        f"{utility['value']:.4f}", f"{utility['low']:.4f} - {utility['high']:.4f}",
+        f"{one['on_time_accuracy']:.4f}", f"{100 * one['miss_rate']:.2f} %",
+        *(f"{1e3 * latency[key]:.0f} ms" for key in ("p50", "p95", "p99")),
+        f"{one['payload_bytes']:.0f}", f"{1e3 * one['energy_j']:.1f} mJ",
+    ]  # fmt: skip
+
+
+def _controller_table(controllers: Mapping[str, Any], closed: Mapping[str, Any]) -> str:
+    energy = sorted({one["energy_provenance"] for one in controllers.values()})
+    rows = []
+    for name in figures.by_utility(controllers):
+        share = closed.get(name)
+        rows.append([name, *_cells(controllers[name]), "-" if share is None else f"{share:.0%}"])
+    head = ["controller", *_COLUMNS[:-1], f"energy ({', '.join(energy)})", "gap closed"]
+    return _table(head, rows, strong=LEARNED)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], strong: str = "") -> str:
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        f"<tr{' class=strong' if strong and row[0].endswith(strong) else ''}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+        "</div>"
+    )
+
+
+def _figure(drawing: str, caption: str) -> str:
+    return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"

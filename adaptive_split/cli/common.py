@@ -1,0 +1,171 @@
+"""What several commands share: arguments, where shipped things lie, progress on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptive_split.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from adaptive_split.runtime.controller_bundle import ControllerBundle
+    from adaptive_split.runtime.credentials import TlsFiles
+    from adaptive_split.trace import Trace
+
+DATA = Path(__file__).parents[1] / "data"
+SHIPPED_CONTROLLER = DATA / "controllers" / "default"
+SHIPPED_PICTURES = DATA / "pictures"
+
+Commands = Any
+"""What `add_subparsers` gives; argparse has no public name for it."""
+
+
+def add_command(
+    commands: Commands, name: str, help_text: str, description: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command whose help ends with an example."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help_text,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def add_controller_bundle(parser: argparse.ArgumentParser) -> None:
+    """Add `--controller-bundle`."""
+    parser.add_argument(
+        "--controller-bundle", type=Path, metavar="DIR",
+        help="controller bundle that is 'sac'; default: the shipped one",
+    )  # fmt: skip
+
+
+def load_controller(folder: Path | None) -> tuple[ControllerBundle | None, Path | None]:
+    """Load the given or the shipped controller; none if none was given and none ships.
+
+    Raises:
+        BundleError: If it is damaged, or the given one is missing.
+    """
+    from adaptive_split.runtime.controller_bundle import ControllerBundle
+
+    if folder is None:
+        if not SHIPPED_CONTROLLER.is_dir():
+            return None, None
+        folder = SHIPPED_CONTROLLER
+    if not folder.is_dir():
+        raise BundleError(f"a controller bundle must be a directory; got {folder}")
+    return ControllerBundle.load(folder), folder
+
+
+def add_tls(parser: argparse.ArgumentParser, peer: str) -> None:
+    """Add `--insecure` and the files of mutual TLS."""
+    parser.add_argument("--insecure", action="store_true", help="plain text, for trusted links")
+    group = parser.add_argument_group("mutual TLS", "PEM files; all three, or --insecure")
+    group.add_argument("--ca", type=Path, metavar="FILE", help=f"who signed the {peer} certificate")
+    group.add_argument("--certificate", type=Path, metavar="FILE", help="of this side")
+    group.add_argument("--key", type=Path, metavar="FILE", help="of this side")
+
+
+def tls_files(arguments: argparse.Namespace) -> TlsFiles | None:
+    """The TLS files named, or none with `--insecure`.
+
+    Raises:
+        ConfigError: If neither all files nor `--insecure` were given, or both.
+    """
+    from adaptive_split.runtime.credentials import TlsFiles
+
+    given = (arguments.ca, arguments.certificate, arguments.key)
+    if arguments.insecure:
+        if any(given):
+            raise ConfigError("either --insecure or TLS files must be given; got both")
+        return None
+    if not all(given):
+        raise ConfigError("--ca, --certificate and --key must be given; or say --insecure")
+    return TlsFiles(ca=given[0], certificate=given[1], key=given[2])
+
+
+def load_traces(folders: list[Path] | None, split: str) -> tuple[list[Trace], str]:
+    """Read the traces of some folders, else the default ones of a split; say which they are."""
+    from adaptive_split.trace import read_traces
+    from adaptive_split.trace_sets import default_traces
+
+    if not folders:
+        return default_traces(split)
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"traces must be folders; got {folder}")
+    traces = read_traces(folders)
+    names = ", ".join(str(folder) for folder in folders)
+    synthetic = sum(trace.source == "synthetic" for trace in traces)
+    note = f", {synthetic} of them synthetic" if synthetic else ""
+    return traces, f"Using {len(traces)} traces from {names}{note}."
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder that must not exist yet.
+
+    Raises:
+        ConfigError: If it exists or cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=False)
+    except FileExistsError:
+        raise ConfigError(
+            f"--out must not exist yet; got {path}; name another or remove it"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"--out must be a folder that can be made; got {path}: {error}"
+        ) from error
+    return path
+
+
+def say(line: str) -> None:
+    """Tell a person something; standard output is for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Bars:
+    """A progress bar per phase on standard error, with the time left."""
+
+    def __init__(self, unit: str = "step") -> None:
+        self._unit = unit
+        self._bar: Any = None
+        self._phase = ""
+
+    def __enter__(self) -> Bars:
+        """Return the bars themselves."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Finish the last bar."""
+        self._finish()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Show that `done` of `total` steps of a phase are done."""
+        from tqdm import tqdm
+
+        if phase != self._phase:
+            self._finish()
+            self._phase = phase
+            self._bar = tqdm(
+                total=total, desc=phase, unit=self._unit, file=sys.stderr, leave=False,
+                bar_format="{desc:<28.28} {percentage:3.0f} % |{bar:24}| {remaining} left",
+            )  # fmt: skip
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def note(self, line: str) -> None:
+        """Write a line above the bar."""
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+
+    def _finish(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

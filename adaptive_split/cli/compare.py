@@ -1,0 +1,193 @@
+"""`adaptive-split compare`: controllers against each other on traces, simulated and live."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptive_split.cli.common import (
+    SHIPPED_PICTURES,
+    Bars,
+    Commands,
+    add_command,
+    add_controller_bundle,
+    load_controller,
+    load_traces,
+    new_folder,
+    say,
+)
+
+if TYPE_CHECKING:
+    from adaptive_split.agents.compare import Comparison
+    from adaptive_split.agents.compare_live import LiveComparison
+    from adaptive_split.trace import Trace
+
+DEFAULT_CONTROLLERS = (
+    "sac,planner,distribution-planner,two-window-planner,two-arm,best-static,oracle"
+)
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands, "compare", "compare controllers on traces, simulated and live",
+        "Play controllers over the same streams of link, server load and pictures. Writes "
+        "summary.json, report.html and every frame's record into a new folder. best-static and "
+        "two-arm are searched on the very streams compared; the planners use the knobs that were "
+        "tuned with the controller bundle.",
+        "adaptive-split compare default --controllers sac,planner,best-static,oracle "
+        "--traces traces/test --seeds 5 --out runs/compare",
+    )  # fmt: skip
+    parser.add_argument("scenario", help="a shipped scenario, as 'default', or a scenario.toml")
+    parser.add_argument(
+        "--controllers", default=DEFAULT_CONTROLLERS, metavar="NAMES",
+        help="separated by commas; also local, jpeg, static:K:T:B (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--traces", type=Path, nargs="+", metavar="DIR",
+        help="folders with trace files; a family is the name of a file's folder; default: the "
+        "test traces of ../shared/data or of the package",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=5, help="draws of streams (default: 5)")
+    parser.add_argument(
+        "--streams", type=int, default=8, metavar="N",
+        help="streams per family and seed (default: 8)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    add_controller_bundle(parser)
+    parser.add_argument("--no-records", action="store_true", help="leave the frame records out")
+    parser.add_argument(
+        "--live", action="store_true",
+        help="also run in real time: a server process, a device slowed to the scenario's, a link "
+        "that plays the traces",
+    )  # fmt: skip
+    parser.add_argument(
+        "--live-windows", type=int, default=1, metavar="N",
+        help="windows of trace per family (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--live-seconds", type=float, default=10.0, metavar="S",
+        help="length of a window; each controller plays each (default: 10)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pictures", type=Path, default=SHIPPED_PICTURES, metavar="DIR",
+        help="pictures of the live run (default: the shipped ones)",
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare; print the tables."""
+    from adaptive_split.agents.compare import CompareConfig, compare
+    from adaptive_split.agents.live_windows import LiveConfig
+    from adaptive_split.agents.summary import provenance_of, summarize
+    from adaptive_split.cli.tables import controller_table, differences, energy_note
+    from adaptive_split.scenario import load_scenario
+
+    config = CompareConfig(
+        names=tuple(name.strip() for name in arguments.controllers.split(",")),
+        num_seeds=arguments.seeds, per_family=arguments.streams,
+    )  # fmt: skip
+    live_config = LiveConfig(
+        windows_per_family=arguments.live_windows, block_s=arguments.live_seconds
+    )
+    scenario = load_scenario(arguments.scenario)
+    learned, controller = load_controller(arguments.controller_bundle)
+    traces, sentence = load_traces(arguments.traces, "test")
+    say(sentence)
+    out = new_folder(arguments.out)
+    with Bars() as bars:
+        comparison = compare(scenario, traces, config, learned, bars)
+        command = "adaptive-split " + shlex.join(sys.argv[1:])
+        summary = summarize(comparison, provenance_of(comparison, controller, command))
+        if not arguments.no_records:
+            write_records(comparison, out, bars)
+    print(f"\nsimulated: scenario {scenario.name}, {len(comparison.streams)} streams")
+    print(controller_table(summary["controllers"], summary["oracle_gap_closed"]))
+    print(energy_note(summary["controllers"]))
+    if summary["paired_difference"]:
+        print(differences(summary["paired_difference"]))
+    if arguments.live:
+        live = play_live(comparison, traces, live_config, arguments.pictures, out, summary)
+        print_live(summary["live"])
+        del live
+    finish(comparison, summary, out)
+    return 0
+
+
+def write_records(comparison: Comparison, out: Path, bars: Bars) -> None:
+    """Write every simulated frame: one packed file per controller, and what the streams were."""
+    from adaptive_split.agents.frames import write_frames
+
+    folder = out / "records"
+    folder.mkdir()
+    for index, (name, frames) in enumerate(comparison.frames.items()):
+        bars("writing records", index, len(comparison.frames))
+        write_frames(frames, folder / f"{file_name(name)}.jsonl.gz")
+    streams = [
+        {
+            "seed": seed, "family": stream.family, "trace": stream.name,
+            "source": stream.source, "num_frames": stream.num_frames,
+        }
+        for seed, stream in zip(comparison.seeds, comparison.streams, strict=True)
+    ]  # fmt: skip
+    text = "[\n" + ",\n".join(json.dumps(stream) for stream in streams) + "\n]\n"
+    (folder / "streams.json").write_text(text, encoding="utf-8")
+
+
+def play_live(
+    comparison: Comparison,
+    traces: list[Trace],
+    config: Any,
+    pictures: Path,
+    out: Path,
+    summary: dict[str, Any],
+    names: tuple[str, ...] | None = None,
+) -> LiveComparison:
+    """Run the live part and put it under `live` of the summary."""
+    from adaptive_split.agents.compare_live import compare_live, summarize_live
+
+    folder = out / "live-records"
+    folder.mkdir()
+    chosen = {
+        name: policy
+        for name, policy in comparison.policies.items()
+        if names is None or name in names
+    }
+    with Bars("frame") as bars:
+        live = compare_live(comparison.scenario, traces, chosen, pictures, folder, config, bars)
+    summary["live"] = summarize_live(comparison.scenario, live)
+    return live
+
+
+def print_live(live: dict[str, Any]) -> None:
+    """Print the live table and where it was measured."""
+    from adaptive_split.cli.tables import controller_table, energy_note
+
+    windows = live["windows"]
+    where = ", ".join(
+        f"{one['name']} ({one['source']}) at {one['offset_s']:.0f} s" for one in windows
+    )
+    print(f"\nlive, measured in {len(windows)} windows of {windows[0]['seconds']:g} s: {where}")
+    print(controller_table(live["controllers"]))
+    print(energy_note(live["controllers"]))
+
+
+def finish(comparison: Comparison, summary: dict[str, Any], out: Path) -> None:
+    """Write summary and report, and say where."""
+    from adaptive_split.agents.report import write_report
+    from adaptive_split.agents.timeline import timeline_of
+
+    text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
+    (out / "summary.json").write_text(text, encoding="utf-8")
+    write_report(summary, timeline_of(comparison), out / "report.html")
+    print(f"\nreport: {out / 'report.html'}")
+
+
+def file_name(controller: str) -> str:
+    """A controller's name as a file's: colons are not for every system."""
+    return controller.replace(":", "_")

@@ -1,0 +1,102 @@
+"""`adaptive-split demo`: the whole loop on what ships, simulated and live, with a report."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from adaptive_split.cli.common import (
+    SHIPPED_PICTURES,
+    Bars,
+    Commands,
+    add_command,
+    add_controller_bundle,
+    load_controller,
+    new_folder,
+    say,
+)
+
+CONTROLLERS = (
+    "best-static", "two-arm", "planner", "distribution-planner", "two-window-planner", "sac",
+    "oracle",
+)  # fmt: skip
+LIVE_CONTROLLERS = ("sac", "distribution-planner", "best-static")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands, "demo", "the whole loop on what ships, in under three minutes",
+        "Compare the shipped controller with rules, planners and the oracle on the shipped test "
+        "traces, first simulated, then live: a server process, a device slowed to the scenario's, "
+        "and a link that plays a recorded trace, in real time. Writes a report and the frame "
+        "records. If the folder exists, a new one with a number is made beside it.",
+        "adaptive-split demo --out runs/demo",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: runs/demo")
+    parser.add_argument("--scenario", default="default", help="default: default")
+    add_controller_bundle(parser)
+    parser.add_argument("--pictures", type=Path, default=SHIPPED_PICTURES, metavar="DIR",
+                        help="default: the shipped ones")  # fmt: skip
+    parser.add_argument("--streams", type=int, default=8, metavar="N",
+                        help="simulated streams per link family (default: 8)")  # fmt: skip
+    parser.add_argument("--live-windows", type=int, default=3, metavar="N",
+                        help="windows of the recorded trace (default: 3)")  # fmt: skip
+    parser.add_argument("--live-seconds", type=float, default=7.0, metavar="S",
+                        help="length of a window (default: 7)")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare on what ships; print both tables and the report's place."""
+    from adaptive_split.agents.compare import CompareConfig, compare
+    from adaptive_split.agents.live_windows import LiveConfig
+    from adaptive_split.agents.summary import provenance_of, summarize
+    from adaptive_split.cli.compare import finish, play_live, print_live, write_records
+    from adaptive_split.cli.tables import controller_table, differences, energy_note
+    from adaptive_split.scenario import load_scenario
+    from adaptive_split.trace_sets import shipped
+
+    started = time.monotonic()
+    config = CompareConfig(names=CONTROLLERS, num_seeds=1, per_family=arguments.streams)
+    live_config = LiveConfig(
+        windows_per_family=arguments.live_windows, block_s=arguments.live_seconds
+    )
+    scenario = load_scenario(arguments.scenario)
+    learned, controller = load_controller(arguments.controller_bundle)
+    traces = shipped("test")
+    recorded = [trace for trace in traces if trace.source == "recorded"]
+    out = new_folder(free_name(arguments.out))
+    say(
+        f"shipped test traces: {len(recorded)} recorded (lte, round trips synthetic), "
+        f"{len(traces) - len(recorded)} synthetic"
+    )
+    with Bars() as bars:
+        comparison = compare(scenario, traces, config, learned, bars)
+        command = f"adaptive-split demo --out {arguments.out}"
+        summary = summarize(comparison, provenance_of(comparison, controller, command))
+        write_records(comparison, out, bars)
+    print(f"\nsimulated: {len(comparison.streams)} streams of {scenario.camera.frames_per_stream} "
+          f"frames, {len(traces) - len(recorded)} of {len(traces)} traces synthetic")  # fmt: skip
+    print(controller_table(summary["controllers"], summary["oracle_gap_closed"]))
+    print(energy_note(summary["controllers"]))
+    print(differences(summary["paired_difference"]), flush=True)
+    simulated_s = time.monotonic() - started
+    play_live(comparison, recorded, live_config, arguments.pictures, out, summary, LIVE_CONTROLLERS)
+    print_live(summary["live"])
+    finish(comparison, summary, out)
+    total_s = time.monotonic() - started
+    say(f"took {total_s:.0f} s: simulated {simulated_s:.0f} s, live {total_s - simulated_s:.0f} s")
+    return 0
+
+
+def free_name(path: Path) -> Path:
+    """The path itself, or the first of `path-2`, `path-3`, ... that is free."""
+    if not path.exists():
+        return path
+    number = 2
+    while (numbered := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    say(f"{path} exists; writing to {numbered}")
+    return numbered

@@ -1,0 +1,190 @@
+"""`adaptive-split run`: the device runtime."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptive_split.cli.common import (
+    SHIPPED_CONTROLLER,
+    Bars,
+    Commands,
+    add_command,
+    add_tls,
+    say,
+    tls_files,
+)
+from adaptive_split.errors import BundleError
+
+if TYPE_CHECKING:
+    from adaptive_split.measurement import FrameReport
+    from adaptive_split.planner import CandidateTable
+    from adaptive_split.runtime.controller import Policy
+    from adaptive_split.runtime.controller_bundle import ControllerBundle
+    from adaptive_split.scenario import Scenario
+
+_log = logging.getLogger(__name__)
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands, "run", "answer pictures as the device, with a server's help",
+        "Answer a number of frames, one picture after the other in the order of their names, and "
+        "write a record of each. The device is played as slow as the scenario's device profile "
+        "says (a Jetson-Nano class in 'default'), so that time and modelled energy belong "
+        "together; a machine that slow is not slowed further. Without a usable controller bundle "
+        "the distribution planner decides, and a warning says so.",
+        "adaptive-split run --server 127.0.0.1:50051 --bundle garments --controller sac "
+        "--pictures pictures --num-frames 300 --fps 30 --records run.jsonl --insecure",
+    )  # fmt: skip
+    parser.add_argument("--server", required=True, metavar="HOST:PORT", help="the edge server")
+    parser.add_argument("--bundle", help="a shipped bundle or its directory (default: scenario's)")
+    parser.add_argument(
+        "--controller", default="sac", metavar="NAME",
+        help="sac, planner, distribution-planner, two-window-planner, two-arm, local, jpeg, "
+        "static:K:T:B, or the directory of a controller bundle (default: sac)",
+    )  # fmt: skip
+    parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="a folder")
+    parser.add_argument("--num-frames", type=int, default=300, metavar="N", help="default: 300")
+    parser.add_argument("--fps", type=float, metavar="F", help="default: the scenario's")
+    parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="a new file")
+    parser.add_argument("--scenario", default="default", help="default: default")
+    parser.add_argument(
+        "--slowdown", type=float, default=1.0, metavar="X",
+        help="play a device X times as slow as the profile; 0 = as fast as this machine, whose "
+        "energy the profile's watts then do not describe (default: 1)",
+    )  # fmt: skip
+    add_tls(parser, "server's")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Answer the frames; print what they cost."""
+    from adaptive_split.clock import MonotonicClock
+    from adaptive_split.errors import ConfigError
+    from adaptive_split.runtime.controller import DistributionPlanner, PlannerSettings
+    from adaptive_split.runtime.device import Device
+    from adaptive_split.runtime.live import LiveBackend
+    from adaptive_split.runtime.live_controller import LiveController
+    from adaptive_split.runtime.picture_folder import read_folder
+    from adaptive_split.runtime.records import RecordWriter
+    from adaptive_split.runtime.sensors.battery import SystemBattery
+    from adaptive_split.runtime.session import Recorder, play_recorded
+    from adaptive_split.runtime.setup import Setup
+    from adaptive_split.runtime.stages import StageRunner
+    from adaptive_split.runtime.transport import GrpcTransport
+    from adaptive_split.scenario import load_scenario
+
+    if arguments.num_frames < 1 or arguments.slowdown < 0:
+        raise ConfigError("--num-frames must be at least 1 and --slowdown 0 or more")
+    tls = tls_files(arguments)
+    scenario = load_scenario(arguments.scenario, arguments.bundle)
+    if arguments.fps is not None:
+        scenario = replace(scenario, objective=replace(scenario.objective, fps=arguments.fps))
+    table = scenario.table("policy")
+    policy = choose_policy(arguments.controller, scenario, table)
+    folder = read_folder(arguments.pictures, scenario.bundle)
+    setup = Setup(
+        bundle=scenario.bundle, device_profile=scenario.device, server_profile=scenario.server,
+        objective=scenario.objective, radio=scenario.radio,
+    )  # fmt: skip
+    if not arguments.slowdown:
+        _log.warning("energy is modelled for %s, not for this machine", scenario.device.machine)
+    stand_in = DistributionPlanner(table, PlannerSettings())
+    controller = LiveController(table, policy, stand_in)
+    count = 0
+    with (
+        RecordWriter(arguments.records) as writer,
+        StageRunner(scenario.bundle, parts=scenario.bundle.parts) as stages,
+        GrpcTransport(
+            arguments.server, scenario.bundle, tls=tls, insecure=tls is None
+        ) as transport,
+        Bars("frame") as bars,
+    ):
+        recorder = Recorder(writer, controller)
+        device = Device(
+            setup, stages, transport, MonotonicClock(), SystemBattery(),
+            slowdown=arguments.slowdown, probes=policy.probes,
+        )  # fmt: skip
+
+        def on_frame(report: FrameReport) -> None:
+            nonlocal count
+            count += 1
+            bars("answering frames", count, arguments.num_frames)
+
+        with LiveBackend(device, lambda seed: folder, arguments.num_frames) as backend:
+            reports = play_recorded(backend, controller, recorder, on_frame=on_frame)
+        recorder.close()
+    known = any(label is not None for label in folder.labels)
+    print(totals(reports, policy.name, known))
+    return 0
+
+
+def choose_policy(name: str, scenario: Scenario, table: CandidateTable) -> Policy:
+    """Find the controller; the distribution planner stands in for one that cannot be loaded."""
+    from adaptive_split.agents.roster import LEARNED, NAMES, TWO_ARM, make_policy
+
+    if name == TWO_ARM:
+        return tuned_two_arm(scenario, table)
+    folder = Path(name)
+    is_folder = name not in NAMES and (folder.exists() or "/" in name)
+    learned, problem = load_if_sound(folder if is_folder else SHIPPED_CONTROLLER, scenario)
+    wanted = LEARNED if is_folder else name
+    if wanted == LEARNED and learned is None:
+        _log.warning("%s; the distribution planner decides instead", problem)
+        wanted = "distribution-planner"
+    return make_policy(wanted, table, learned)
+
+
+def load_if_sound(folder: Path, scenario: Scenario) -> tuple[ControllerBundle | None, str]:
+    """Load a controller bundle; or say why it cannot be used here."""
+    from adaptive_split.runtime.controller_bundle import ControllerBundle
+
+    try:
+        learned = ControllerBundle.load(folder)
+        learned.check_model(scenario.bundle)
+    except BundleError as error:
+        return None, str(error)
+    return learned, ""
+
+
+def tuned_two_arm(scenario: Scenario, table: CandidateTable) -> Policy:
+    """Pick the two-arm rule on the shipped training traces."""
+    from adaptive_split.agents.compare import pick_in_hindsight
+    from adaptive_split.agents.roster import TWO_ARM
+    from adaptive_split.runtime.streams import StreamSource
+    from adaptive_split.trace_sets import shipped
+
+    say("picking the two-arm rule on the shipped training traces")
+    streams = StreamSource(scenario, table.outcomes, shipped("train")).draw_evenly(4, seed=0)
+    with Bars() as bars:
+        return pick_in_hindsight([TWO_ARM], table, streams, bars)[TWO_ARM]
+
+
+def totals(reports: Sequence[FrameReport], controller: str, labels_known: bool) -> str:
+    """What the run cost, in a few lines."""
+    import numpy as np
+
+    count = len(reports)
+    late = np.array([r.latency_s for r in reports if r.latency_s is not None])
+    p50, p95, p99 = 1e3 * np.percentile(late, (50, 95, 99)) if late.size else [float("nan")] * 3
+    by = {name: sum(r.answered_by == name for r in reports) for name in ("device", "server")}
+    on_time = sum(r.on_time for r in reports)
+    provenance = ", ".join(sorted({r.energy_provenance for r in reports}))
+    lines = [
+        f"{controller}: {count} frames, {by['device']} answered by the device, "
+        f"{by['server']} by the server, {count - sum(by.values())} not started",
+        f"on time {on_time} ({100 * on_time / count:.1f} %), "
+        f"latency p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms",
+        f"per frame: {sum(r.payload_bytes for r in reports) / count:.0f} bytes, "
+        f"{1e3 * sum(r.energy_j for r in reports) / count:.1f} mJ ({provenance})",
+    ]
+    if labels_known:
+        right = sum(r.correct for r in reports)
+        lines.append(f"right and on time {right} ({100 * right / count:.1f} %)")
+    return "\n".join(lines)

@@ -1,0 +1,341 @@
+"""The edge server as any client of the Open Inference Protocol meets it."""
+
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from adaptive_split.clock import MonotonicClock
+from adaptive_split.codec import encode_feature, encode_picture
+from adaptive_split.errors import ConfigError, LinkError
+from adaptive_split.runtime import wire
+from adaptive_split.runtime.credentials import TlsFiles
+from adaptive_split.runtime.protos import open_inference as oip
+from adaptive_split.runtime.scheduler import Scheduler
+from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.transport import GrpcTransport
+from adaptive_split.runtime.wire import RefusedError, TailRequest
+from adaptive_split.testing import TinyStages, tiny_bundle, tiny_picture, tiny_profile
+
+BUNDLE = tiny_bundle()
+CODE = grpc.StatusCode
+
+
+@pytest.fixture
+def stages():
+    return TinyStages()
+
+
+@pytest.fixture
+def server(stages):
+    with EdgeServer(BUNDLE, stages, ServerConfig(insecure=True, max_queue=2)) as server:
+        yield server
+        stages.gate.set()
+
+
+@pytest.fixture
+def channel(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield channel
+
+
+def call(channel, name, message, reply):
+    method = channel.unary_unary(
+        f"/{wire.SERVICE}/{name}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=reply.FromString,
+    )
+    return method(message, timeout=5.0, wait_for_ready=True)
+
+
+def infer(channel, message):
+    return call(channel, "ModelInfer", message, oip.ModelInferResponse)
+
+
+def refused_with(channel, message):
+    with pytest.raises(grpc.RpcError) as caught:
+        infer(channel, message)
+    return caught.value.code()
+
+
+def feature_payload(split_point=1, label=2):
+    stages = TinyStages()
+    feature = stages.prepare(tiny_picture(label))
+    for index in range(1, split_point + 1):
+        feature = stages.stage(index, feature)
+    return encode_feature(stages.encode(split_point, feature), 8)
+
+
+def request(split_point=1, **changes):
+    payload = feature_payload(split_point) if split_point else encode_picture(tiny_picture(2), 90)
+    fields = {"frame_index": 9, "bits": 8, "payload": payload, "slack_s": 5.0, **changes}
+    return wire.pack_request(BUNDLE, TailRequest(split_point=split_point, **fields))
+
+
+@pytest.mark.parametrize("split_point", [0, 1, 2])
+def test_every_stage_range_is_served(channel, split_point):
+    reply = infer(channel, request(split_point))
+
+    assert wire.unpack_reply(reply).answer == 2
+    assert reply.id == "9"
+    assert reply.model_version == BUNDLE.hash
+
+
+def test_a_range_that_ends_early_is_answered_by_its_own_exit(channel):
+    message = request(1)
+    message.model_name = "tiny.2-2"
+
+    assert wire.unpack_reply(infer(channel, message)).exit_index == 2
+
+
+def test_metadata_tells_what_is_served(channel):
+    name = "tiny.2-3"
+    live = call(channel, "ServerLive", oip.ServerLiveRequest(), oip.ServerLiveResponse)
+    ready = call(channel, "ServerReady", oip.ServerReadyRequest(), oip.ServerReadyResponse)
+    model = call(channel, "ModelReady", oip.ModelReadyRequest(name=name), oip.ModelReadyResponse)
+    told = call(
+        channel, "ModelMetadata", oip.ModelMetadataRequest(name=name), oip.ModelMetadataResponse
+    )
+    server = call(
+        channel, "ServerMetadata", oip.ServerMetadataRequest(), oip.ServerMetadataResponse
+    )
+
+    assert (live.live, ready.ready, model.ready) == (True, True, True)
+    assert list(told.versions) == [BUNDLE.hash]
+    assert [tensor.datatype for tensor in told.outputs] == ["INT64", "FP32"]
+    assert server.name == "adaptive_split"
+
+
+@pytest.mark.parametrize(("name", "version"), [("tiny.4-5", ""), ("tiny.1-3", "f00"), ("x", "")])
+def test_what_is_not_served_is_not_ready(channel, name, version):
+    message = oip.ModelReadyRequest(name=name, version=version)
+
+    assert not call(channel, "ModelReady", message, oip.ModelReadyResponse).ready
+
+
+def with_changes(message, **changes):
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def without_contents():
+    message = request()
+    del message.raw_input_contents[:]
+    return message
+
+
+def oversize(num_bytes):
+    return request(1, payload=bytes(num_bytes))
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (oip.ModelInferRequest(), CODE.INVALID_ARGUMENT),
+        (with_changes(request(), model_name="tiny.1-9"), CODE.INVALID_ARGUMENT),
+        (with_changes(request(), model_name="tiny.3-3"), CODE.INVALID_ARGUMENT),
+        (without_contents(), CODE.INVALID_ARGUMENT),
+        (request(1, payload=b"AS-but-damaged"), CODE.INVALID_ARGUMENT),
+        (request(1, payload=feature_payload(2)), CODE.INVALID_ARGUMENT),
+        (request(0, payload=b"\xff\xd8 no picture"), CODE.INVALID_ARGUMENT),
+        (oversize(4 * 8 * 8 + 15), CODE.INVALID_ARGUMENT),
+        (oversize(200_000), CODE.RESOURCE_EXHAUSTED),
+        (with_changes(request(), model_version="f00"), CODE.FAILED_PRECONDITION),
+        (request(1, slack_s=-1.0), CODE.RESOURCE_EXHAUSTED),
+    ],
+)
+def test_a_wrong_request_is_refused_and_the_server_lives_on(channel, message, code):
+    assert refused_with(channel, message) == code
+    assert wire.unpack_reply(infer(channel, request())).answer == 2
+
+
+def test_another_bundle_is_a_failed_precondition(channel):
+    message = request()
+    message.parameters["bundle_hash"].string_param = "f00"
+
+    assert refused_with(channel, message) == CODE.FAILED_PRECONDITION
+
+
+def test_a_full_queue_refuses_and_tells_the_wait(server, stages):
+    address = f"127.0.0.1:{server.port}"
+    one = TailRequest(
+        frame_index=0, split_point=1, bits=8, payload=feature_payload(), slack_s=60.0
+    )
+    with GrpcTransport(address, BUNDLE, insecure=True) as transport:
+        transport.ping(timeout_s=5.0).result()
+        stages.gate.clear()
+        futures = [transport.send(one, timeout_s=60.0) for _ in range(6)]
+        refusals = 0
+        for future in futures[3:]:
+            with pytest.raises(RefusedError, match="queue must be shorter than 2"):
+                future.result(10.0)
+            refusals += 1
+        stages.gate.set()
+        answers = [future.result(10.0).answer for future in futures[:3]]
+
+    assert refusals == 3
+    assert answers == [2, 2, 2]
+
+
+def test_health_checks_follow_the_standard(server, channel):
+    stub = health_pb2_grpc.HealthStub(channel)
+
+    reply = stub.Check(health_pb2.HealthCheckRequest(service=wire.SERVICE), timeout=5.0)
+
+    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_draining_finishes_what_is_under_way():
+    stages = TinyStages()
+    server = EdgeServer(BUNDLE, stages, ServerConfig(insecure=True))
+    one = TailRequest(frame_index=0, split_point=1, bits=8, payload=feature_payload(), slack_s=60.0)
+    with GrpcTransport(f"127.0.0.1:{server.port}", BUNDLE, insecure=True) as transport:
+        transport.ping(timeout_s=5.0).result()
+        entered = threading.Event()
+        stages.gate.clear()
+        wait = stages.gate.wait
+        stages.gate.wait = lambda: (entered.set(), wait())
+        future = transport.send(one, timeout_s=60.0)
+        assert entered.wait(5.0)
+        drain = threading.Thread(target=server.close)
+        drain.start()
+        stages.gate.set()
+
+        assert future.result(10.0).answer == 2
+        drain.join()
+        with pytest.raises(LinkError):
+            transport.ping(timeout_s=1.0).result()
+
+
+def test_plain_text_must_be_asked_for():
+    with pytest.raises(ConfigError, match="a server must have TLS files; got none"):
+        ServerConfig()
+    with pytest.raises(ConfigError, match="either TLS files or insecure=True"):
+        GrpcTransport("127.0.0.1:1", BUNDLE)
+
+
+def test_a_slowdown_stretches_the_tail(caplog):
+    caplog.set_level(logging.INFO)
+    config = ServerConfig(insecure=True, slowdown=1.0)
+    with (
+        EdgeServer(BUNDLE, TinyStages(), config, profile=tiny_profile()) as server,
+        GrpcTransport(f"127.0.0.1:{server.port}", BUNDLE, insecure=True) as transport,
+    ):
+        one = TailRequest(
+            frame_index=0, split_point=1, bits=8, payload=feature_payload(), slack_s=5.0
+        )
+        reply = transport.send(one, timeout_s=5.0).result()
+
+    assert reply.compute_s == pytest.approx(0.024, abs=0.01)
+    assert "serving tiny" in caplog.text
+
+
+def test_background_load_makes_requests_wait():
+    config = ServerConfig(insecure=True, background_utilization=0.9, max_queue=64)
+    one = TailRequest(frame_index=0, split_point=1, bits=8, payload=feature_payload(), slack_s=9.0)
+    with (
+        EdgeServer(BUNDLE, TinyStages(), config) as server,
+        GrpcTransport(f"127.0.0.1:{server.port}", BUNDLE, insecure=True) as transport,
+    ):
+        waits = [transport.send(one, timeout_s=9.0).result().queue_s for _ in range(6)]
+
+    assert max(waits) > 0.001
+
+
+def test_the_scheduler_works_in_order_and_passes_errors_on():
+    clock, order = MonotonicClock(), []
+    scheduler = Scheduler(clock)
+
+    def fail():
+        raise ValueError("mine")
+
+    futures = [scheduler.submit(lambda i=i: order.append(i), expected_s=0.0) for i in range(5)]
+    failing = scheduler.submit(fail, expected_s=0.0)
+    scheduler.close()
+
+    assert order == [0, 1, 2, 3, 4]
+    assert all(future.result().queue_s >= 0 for future in futures)
+    with pytest.raises(ValueError, match="mine"):
+        failing.result()
+    with pytest.raises(RefusedError, match="while it drains"):
+        scheduler.submit(fail, expected_s=0.0)
+
+
+SERVE = """
+from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.testing import TinyStages, tiny_bundle
+server = EdgeServer(tiny_bundle(), TinyStages(), ServerConfig(insecure=True))
+print(server.port, flush=True)
+server.serve_until_signal()
+print("drained", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_drains_the_server():
+    command = [sys.executable, "-c", SERVE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        port = int(process.stdout.readline())
+        with GrpcTransport(f"127.0.0.1:{port}", BUNDLE, insecure=True) as transport:
+            transport.ping(timeout_s=5.0).result()
+            process.send_signal(signal.SIGTERM)
+            rest, _ = process.communicate(timeout=10)
+
+    assert rest == "drained\n"
+    assert process.returncode == 0
+
+
+def make_certificates(folder):
+    """One CA, a server named localhost, devices named cam-1 and cam-2."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl makes the certificates")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    openssl("req", "-x509", *key, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
+    for name in ("localhost", "cam-1", "cam-2"):
+        openssl(
+            "req", "-x509", *key, "-subj", f"/CN={name}", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "-addext", f"subjectAltName=DNS:{name}", "-keyout", f"{name}.key",
+            "-out", f"{name}.pem",
+        )  # fmt: skip
+    return lambda name: TlsFiles(
+        ca=folder / "ca.pem", certificate=folder / f"{name}.pem", key=folder / f"{name}.key"
+    )
+
+
+def test_only_devices_on_the_list_are_let_in(tmp_path):
+    files = make_certificates(tmp_path)
+    config = ServerConfig(
+        host="localhost", tls=files("localhost"), allowed_names=frozenset({"cam-1"})
+    )
+    with EdgeServer(BUNDLE, TinyStages(), config) as server:
+        address = f"localhost:{server.port}"
+        with GrpcTransport(address, BUNDLE, tls=files("cam-1")) as transport:
+            assert transport.peer_hash(timeout_s=5.0).result() == BUNDLE.hash
+        with (
+            GrpcTransport(address, BUNDLE, tls=files("cam-2")) as transport,
+            pytest.raises(LinkError, match="PERMISSION_DENIED"),
+        ):
+            transport.peer_hash(timeout_s=5.0).result()
+        with (
+            GrpcTransport(address, BUNDLE, insecure=True) as transport,
+            pytest.raises(LinkError),
+        ):
+            transport.peer_hash(timeout_s=5.0).result()
+
+
+def test_missing_tls_files_are_named(tmp_path):
+    missing = TlsFiles(ca=tmp_path / "ca", certificate=tmp_path / "c", key=tmp_path / "k")
+
+    with pytest.raises(ConfigError, match="TLS files must be readable"):
+        EdgeServer(BUNDLE, TinyStages(), ServerConfig(tls=missing))
