@@ -64,8 +64,8 @@ class Profile:
 
     @property
     def full_s(self) -> float:
-        """Time of all stages and the last exit."""
-        return sum(self.stage_s) + self.exit_s[-1]
+        """Time of all stages and all exits: a frame that stays local to the end."""
+        return sum(self.stage_s) + sum(self.exit_s)
 
     def tail_s(self, split_point: int) -> float:
         """Server time from a decoded payload to the last exit's answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -185,15 +185,38 @@ def _section(path: Path, name: str, kind: type, data: Mapping[str, Any]) -> Any:
             raise ConfigError(
                 f"{path}: [{name}] has an unknown key {key!r}; known are {', '.join(known)}"
             )
-        expected = str(known[key].type)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if expected in ("float", "int") and not number:
-            raise ConfigError(f"{path}: [{name}] {key} must be a number; got {value!r}")
+        wanted, fits = _KINDS[str(known[key].type)]
+        if not fits(value):
+            raise ConfigError(f"{path}: [{name}] {key} must be {wanted}; got {value!r}")
     cleaned = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     try:
         return kind(**cleaned)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{path}: [{name}] {error}") from error
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or _is_integer(value)
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number", _is_integer),
+    "float": ("a number", _is_number),
+    "str": ("text", lambda value: isinstance(value, str)),
+    "tuple[int, ...]": (
+        "a list of whole numbers",
+        lambda value: isinstance(value, list) and all(map(_is_integer, value)),
+    ),
+    "tuple[float, ...]": (
+        "a list of numbers",
+        lambda value: isinstance(value, list) and all(map(_is_number, value)),
+    ),
+}
+"""What a key of each annotated type must be in a TOML file, and the check."""
 
 
 def _same_bundle(path: Path, found: str, bundle: ModelBundle) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 from adaptive_split.bundle import ModelBundle, file_name, write_bundle
 from adaptive_split.decision import NEVER, DecisionGrid
 from adaptive_split.objective import Objective
+from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS
 from adaptive_split.outcomes import Outcomes
 from adaptive_split.planner import CandidateTable, Moment, Radio
 from adaptive_split.profile import Profile
+from adaptive_split.runtime.controller import ForecastWeights
 from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream
 from adaptive_split.scenario import Camera, Scenario
 from adaptive_split.trace import Trace
@@ -59,7 +61,7 @@ def outcomes(num_samples=60, seed=0, grid=GRID):
 
 
 def table(objective=None, grid=GRID, device=None, seed=0):
-    """The candidates of the toy: 20 decisions, 6 payloads; 119 ms in full on the device."""
+    """The candidates of the toy: 17 decisions, 6 payloads; 120 ms in full on the device."""
     return CandidateTable(
         grid, device or profile(), profile(0.1), outcomes(seed=seed, grid=grid),
         objective or Objective(slo_s=0.2, fps=20.0, byte_price=0.5), Radio(),
@@ -159,3 +161,26 @@ def write_toy_bundle(path):
         found = replace(outcomes(seed=index), bundle_hash=bundle.hash, subset=subset)
         found.save(path / f"outcomes_{subset}.npz")
     return bundle
+
+
+def weights(seed=None, payload_columns=len(PAYLOAD_COLUMNS), width=8):
+    """Networks of a forecast controller: untrained, or with a seed full of noise."""
+    generator = np.random.default_rng(seed)
+    context, own = len(CONTEXT), len(CANDIDATE_COLUMNS)
+
+    def net(*sizes):
+        layers = []
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            layers += [generator.normal(0, 0.2, (before, after)), generator.normal(0, 0.2, after)]
+        if seed is None:
+            layers[-2:] = [0 * layers[-2], 0 * layers[-1]]
+        return [layer.astype(np.float32) for layer in layers]
+
+    first = net(context, width, width) if seed is not None else net(context, width, width, 1)[:4]
+    return ForecastWeights(
+        context_mean=np.zeros(context, np.float32), context_scale=np.ones(context, np.float32),
+        payload_mean=np.zeros(payload_columns, np.float32),
+        payload_scale=np.ones(payload_columns, np.float32),
+        forecast=(*first, *net(width + payload_columns, width, width, 1)),
+        residual=tuple(net(context + payload_columns + own + 1, width, width, 1)),
+    )  # fmt: skip

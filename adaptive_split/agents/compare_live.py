@@ -23,7 +23,7 @@ from adaptive_split.agents.live_windows import (
     rows_of,
     simulate_windows,
 )
-from adaptive_split.agents.roster import ORACLE, make_policy
+from adaptive_split.agents.roster import ORACLE, file_name, make_policy
 from adaptive_split.agents.summary import sum_up
 from adaptive_split.clock import MonotonicClock
 from adaptive_split.errors import ConfigError
@@ -36,6 +36,7 @@ from adaptive_split.runtime.live_controller import LiveController
 from adaptive_split.runtime.picture_folder import PictureFolder, Scenes, read_folder
 from adaptive_split.runtime.records import RecordWriter
 from adaptive_split.runtime.sensors.battery import ModelledBattery
+from adaptive_split.runtime.sensors.load import LoadSensor
 from adaptive_split.runtime.server_process import ServerProcess
 from adaptive_split.runtime.session import Recorder, play_recorded
 from adaptive_split.runtime.setup import Setup
@@ -48,6 +49,7 @@ from adaptive_split.trace import Trace
 BATTERY_J = 72_000.0
 """Capacity of the modelled battery, 20 Wh: full at the start of every block."""
 WARM_UP_FRAMES = 15
+LOAD_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +62,15 @@ class LiveComparison:
     simulated: Mapping[str, Frames]
     """The same windows in the simulator, `TWINS` rows each."""
     config: LiveConfig
+    other_load: float
+    """Busy share of this machine before the first block."""
+
+
+def load_of_others() -> float:
+    """Share of this machine that other programs keep busy, over a second."""
+    sensor, clock = LoadSensor(), MonotonicClock()
+    clock.sleep_until(clock.now_s() + LOAD_S)
+    return sensor.read().cpu
 
 
 def compare_live(
@@ -88,9 +99,10 @@ def compare_live(
     judging = scenario.table("judge")
     folder = read_folder(pictures, scenario.bundle)
     rows = rows_of(folder, judging.outcomes, pictures)
+    other_load = load_of_others()
     windows = draw_windows(scenario, traces, judging.outcomes, rows, config)
     stage = _Stage(scenario, folder, rows)
-    writers = {name: RecordWriter(records / f"{name}.jsonl") for name in chosen}
+    writers = {name: RecordWriter(records / f"{file_name(name)}.jsonl") for name in chosen}
     runs: dict[str, list[list[FrameReport]]] = {name: [] for name in chosen}
     names, frames_each = list(chosen), len(windows[0].samples)
     total, done = len(windows) * len(names) * frames_each, 0
@@ -115,7 +127,7 @@ def compare_live(
         writer.close()
     measured = {name: frames_of_reports(blocks) for name, blocks in runs.items()}
     return LiveComparison(
-        windows, measured, simulate_windows(scenario, windows, chosen, config), config
+        windows, measured, simulate_windows(scenario, windows, chosen, config), config, other_load
     )
 
 
@@ -201,5 +213,6 @@ def summarize_live(scenario: Scenario, live: LiveComparison) -> dict[str, Any]:
             "device": f"this machine, slowed to: {scenario.device.machine}",
             "server": "this machine, in a process of its own",
             "battery_j": BATTERY_J,
+            "other_load": round(live.other_load, 3),
         },
     }  # fmt: skip

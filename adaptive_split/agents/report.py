@@ -12,6 +12,8 @@ from adaptive_split.agents.report_style import STYLE
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED
 
 Summary = Mapping[str, Any]
+BUSY = 0.25
+"""Share of the machine that others may use before a live run is called disturbed."""
 SYNTHETIC = '<span class="badge">synthetic</span>'
 
 
@@ -103,8 +105,12 @@ def _utility(summary: Summary) -> str:
             )
         )
         ahead = figures.rivals_that_win(summary)
-        words = "; ".join(ahead) if ahead else "nowhere in this comparison"
-        parts.append(f"<p><b>Where a rule is ahead of sac:</b> {escape(words)}.</p>")
+        places = "".join(
+            f"<li>{escape(place)}: {escape(', '.join(words))}</li>"
+            for place, words in ahead.items()
+        )
+        answer = f"</p><ul>{places}</ul>" if ahead else " nowhere in this comparison.</p>"
+        parts.append(f"<p><b>Where a rule is ahead of sac, and by how much:</b>{answer}")
     parts.append(_controller_table(controllers, summary["oracle_gap_closed"]))
     return "".join(parts)
 
@@ -136,10 +142,10 @@ def _families(summary: Summary) -> str:
 def _timeline(timeline: Mapping[str, Any] | None) -> str:
     if timeline is None:
         return ""
-    badge = SYNTHETIC if timeline["source"] == "synthetic" else ""
+    badge = f" {SYNTHETIC}" if timeline["source"] == "synthetic" else ""
     return (
         "<h2>One stream, frame by frame</h2>"
-        f"<p>{escape(timeline['trace'])} of {escape(timeline['family'])} {badge}, seed "
+        f"<p>{escape(timeline['trace'])} of {escape(timeline['family'])}{badge}, seed "
         f"{timeline['seed']}; chosen by rule: {escape(timeline['choice'])}.</p>"
         + _figure(figures.timeline_figure(timeline), "Every mark is a frame, at its capture.")
     )
@@ -160,7 +166,7 @@ def _losses(summary: Summary) -> str:
     rows = figures.oracle_loss_rows(controllers)
     more = ""
     if rows:
-        head = ["lost more than the oracle", *figures.CAUSE_WORDS.values(), "sum"]
+        head = ["more than the oracle", *figures.CAUSE_WORDS.values(), "sum"]
         more = "<h3>Against the oracle</h3>" + _table(head, rows)
     return (
         "<h2>Where each controller loses</h2><p>A wrong answer of the whole network is lost for "
@@ -191,12 +197,24 @@ def _live(summary: Summary) -> str:
         f"process slowed to the scenario's, joined by a link that plays traces; "
         f"{escape(live['settings']['order'])}. 'Simulated' is the simulator on the same windows "
         f"and pictures.</p><ul>{windows}</ul>"
+        + _busy(live["settings"]["other_load"])
         + _table(["measured", *_COLUMNS], rows, strong="live")
         + _figure(
             figures.utility_figure(live["controllers"]),
             "Measured live. The interval says how much the windows differ.",
         )
         + _figure(figures.latency_figure(live["controllers"], slo_s), "Measured live.")
+    )
+
+
+def _busy(other_load: float) -> str:
+    """A warning where other programs held the machine back."""
+    if other_load < BUSY:
+        return ""
+    return (
+        f"<p><b>Other programs kept {other_load:.0%} of this machine busy when the live part "
+        "began: device and server were slower than profiled, so these numbers are worse than "
+        "those of an idle machine.</b></p>"
     )
 
 
@@ -231,7 +249,7 @@ def _setting(summary: Summary) -> str:
     )
 
 
-_COLUMNS = ("utility", "95 % interval", "on-time accuracy", "missed", "p50", "p95", "p99",
+_COLUMNS = ("utility", "95 % interval", "on-time accuracy", "missed", "p50 / p95 / p99",
             "bytes", "energy")  # fmt: skip
 
 
@@ -240,7 +258,7 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
     return [
         f"{utility['value']:.4f}", f"{utility['low']:.4f} - {utility['high']:.4f}",
         f"{one['on_time_accuracy']:.4f}", f"{100 * one['miss_rate']:.2f} %",
-        *(f"{1e3 * latency[key]:.0f} ms" for key in ("p50", "p95", "p99")),
+        " / ".join(f"{1e3 * latency[key]:.0f}" for key in ("p50", "p95", "p99")) + " ms",
         f"{one['payload_bytes']:.0f}", f"{1e3 * one['energy_j']:.1f} mJ",
     ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from adaptive_split.agents.frames import CAUSES
 from adaptive_split.agents.report_svg import Drawing, decades, nice_ticks
-from adaptive_split.agents.roster import BEST_STATIC, DEFAULT_NAMES, LEARNED, ORACLE
+from adaptive_split.agents.roster import DEFAULT_NAMES, LEARNED, ORACLE
 
 Numbers = Mapping[str, Any]
 WIDTH = 920
@@ -53,7 +53,7 @@ def _dots(values: Mapping[str, Numbers], width: int, title: str, *, signed: bool
     )  # fmt: skip
     ticks = nice_ticks(*drawing.x_range, 6 if width > HALF else 3)
     form = "{:+.3g}" if signed else "{:.3g}"
-    drawing.axis_x(ticks, lambda tick: form.format(tick) if tick or signed else "0", title)
+    drawing.axis_x(ticks, lambda tick: form.format(tick) if tick else "0", title)
     if signed:
         drawing.segment(drawing.x(0), drawing.top, drawing.x(0), drawing.bottom, "zero")
     for row, (name, one) in enumerate(values.items()):
@@ -129,7 +129,9 @@ def timeline_figure(timeline: Mapping[str, Any]) -> str:
         _decision_panel(timeline, name, rows) for name, rows in timeline["controllers"].items()
     ]
     bits = timeline["bits"]
-    entries = [(f"b{index}", f"{width} bits") for index, width in enumerate(bits)]
+    entries = [
+        (f"b{index}", f"{width} bit" + "s" * (width > 1)) for index, width in enumerate(bits)
+    ]
     entries += [("b-local", "all on the device"), ("miss", "missed"), ("fell", "fell back")]
     return "".join(panels) + legend(entries)
 
@@ -210,16 +212,14 @@ def oracle_loss_rows(controllers: Mapping[str, Numbers]) -> list[list[str]]:
     return rows
 
 
-def rivals_that_win(summary: Mapping[str, Any]) -> list[str]:
-    """Where a rival other than the oracle is ahead of sac, in words."""
-    places = {"over all families": summary["paired_difference"]}
-    for family, one in summary["families"].items():
-        places[f"on {family}"] = one["paired_difference"]
-    words = []
+def rivals_that_win(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Rivals other than the oracle that are ahead of sac, in words, by place."""
+    places = {"all families": summary["paired_difference"]}
+    places |= {name: one["paired_difference"] for name, one in summary["families"].items()}
+    found: dict[str, list[str]] = {}
     for place, paired in places.items():
         for name, one in sorted(paired.items(), key=lambda item: item[1]["value"]):
             if one["value"] < 0 and name != ORACLE:
-                sure = "" if one["high"] < 0 else ", within the interval"
-                kind = " (fixed in hindsight)" if name == BEST_STATIC else ""
-                words.append(f"{place}, {name}{kind} by {-one['value']:.4f}{sure}")
-    return words
+                sure = "" if one["high"] < 0 else " (not beyond the interval)"
+                found.setdefault(place, []).append(f"{name} {-one['value']:.4f}{sure}")
+    return found

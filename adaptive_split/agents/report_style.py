@@ -20,6 +20,8 @@ main { max-width: 980px; margin: 0 auto; padding: 32px 30px 60px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 44px 0 6px; }
 h3 { font-size: 15px; margin: 18px 0 4px; } p { margin: 6px 0 12px; max-width: 76ch; }
 .soft, figcaption, small { color: var(--soft); } figcaption { font-size: 13px; margin-top: 6px; }
+figure h3 { margin-top: 0; }
+ul { margin: 4px 0 14px; padding-left: 22px; }
 figure { margin: 14px 0; padding: 14px 16px; background: var(--card);
   border: 1px solid var(--line); border-radius: 8px; overflow-x: auto; }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; } .two figure { margin: 0; }
@@ -32,10 +34,10 @@ figure { margin: 14px 0; padding: 14px 16px; background: var(--card);
 svg { display: block; width: 100%; height: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 9px; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: 5px 8px; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
-tr.strong td { font-weight: 600; } .scroll { overflow-x: auto; }
+tr.strong td { font-weight: 600; } .scroll { overflow-x: auto; margin: 12px 0; }
 .badge { display: inline-block; padding: 0 7px; border: 1px solid var(--c2); border-radius: 9px;
   color: var(--c2); font-size: 12px; }
 text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif;

@@ -14,7 +14,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     span = max(high - low, 1e-12)
     raw = span / max(count, 1)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw - 1e-15)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw - 1e-15)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]

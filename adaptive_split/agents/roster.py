@@ -119,3 +119,8 @@ def describe(decision: Decision) -> str:
     if not decision.bits:
         return f"stay local, {exits}"
     return f"split {decision.split_point}, {decision.bits} bits, {exits}"
+
+
+def file_name(controller: str) -> str:
+    """A controller's name as a file's: colons are not for every system."""
+    return controller.replace(":", "_")

@@ -23,7 +23,7 @@ from adaptive_split.cli.common import (
 
 if TYPE_CHECKING:
     from adaptive_split.agents.compare import Comparison
-    from adaptive_split.agents.compare_live import LiveComparison
+    from adaptive_split.agents.live_windows import LiveConfig
     from adaptive_split.trace import Trace
 
 DEFAULT_CONTROLLERS = (
@@ -112,9 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
     if summary["paired_difference"]:
         print(differences(summary["paired_difference"]))
     if arguments.live:
-        live = play_live(comparison, traces, live_config, arguments.pictures, out, summary)
+        play_live(comparison, traces, live_config, arguments.pictures, out, summary)
         print_live(summary["live"])
-        del live
     finish(comparison, summary, out)
     return 0
 
@@ -122,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
 def write_records(comparison: Comparison, out: Path, bars: Bars) -> None:
     """Write every simulated frame: one packed file per controller, and what the streams were."""
     from adaptive_split.agents.frames import write_frames
+    from adaptive_split.agents.roster import file_name
 
     folder = out / "records"
     folder.mkdir()
@@ -142,12 +142,12 @@ def write_records(comparison: Comparison, out: Path, bars: Bars) -> None:
 def play_live(
     comparison: Comparison,
     traces: list[Trace],
-    config: Any,
+    config: LiveConfig,
     pictures: Path,
     out: Path,
     summary: dict[str, Any],
     names: tuple[str, ...] | None = None,
-) -> LiveComparison:
+) -> None:
     """Run the live part and put it under `live` of the summary."""
     from adaptive_split.agents.compare_live import compare_live, summarize_live
 
@@ -161,14 +161,16 @@ def play_live(
     with Bars("frame") as bars:
         live = compare_live(comparison.scenario, traces, chosen, pictures, folder, config, bars)
     summary["live"] = summarize_live(comparison.scenario, live)
-    return live
 
 
 def print_live(live: dict[str, Any]) -> None:
     """Print the live table and where it was measured."""
+    from adaptive_split.agents.report import BUSY
     from adaptive_split.cli.tables import controller_table, energy_note
 
-    windows = live["windows"]
+    windows, others = live["windows"], live["settings"]["other_load"]
+    if others >= BUSY:
+        say(f"warning: other programs kept {others:.0%} of this machine busy; live numbers suffer")
     where = ", ".join(
         f"{one['name']} ({one['source']}) at {one['offset_s']:.0f} s" for one in windows
     )
@@ -186,8 +188,3 @@ def finish(comparison: Comparison, summary: dict[str, Any], out: Path) -> None:
     (out / "summary.json").write_text(text, encoding="utf-8")
     write_report(summary, timeline_of(comparison), out / "report.html")
     print(f"\nreport: {out / 'report.html'}")
-
-
-def file_name(controller: str) -> str:
-    """A controller's name as a file's: colons are not for every system."""
-    return controller.replace(":", "_")

@@ -101,7 +101,6 @@ def export(
     import torch
 
     import adaptive_split
-    from adaptive_split.agents.train import GUARD_MARGIN
     from adaptive_split.runtime.controller_bundle import ControllerBundle
 
     def listed(traces: list[Trace]) -> list[dict[str, Any]]:
@@ -112,9 +111,9 @@ def export(
 
     ControllerBundle(
         weights=trained.weights,
-        prices=trained.tuned.distribution.prices,
+        prices=trained.prices,
         guard_candidate=trained.tuned.static,
-        guard_margin=GUARD_MARGIN,
+        guard_margin=trained.guard_margin,
         model_hash=scenario.bundle.hash,
         grid=scenario.grid,
         tuned=trained.tuned.describe(),

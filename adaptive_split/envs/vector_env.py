@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from adaptive_split.envs.split_env import find_traces
 from adaptive_split.observation import View, bounds, observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.runtime.streams import StreamSource
-from adaptive_split.scenario import Scenario
+from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace
 
 
@@ -95,3 +97,18 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         assert self._simulator is not None
         self.view = observe(self.table, self._simulator.moment(), self.prices)
         return self.view.flat()
+
+
+def make_trace_vector_env(
+    num_envs: int,
+    scenario: str | Scenario = "default",
+    traces: str | Path | Sequence[Trace] | None = None,
+    *,
+    subset: str = "policy",
+    split: str = "train",
+    prices: BacklogPrices | None = None,
+) -> TraceVectorEnv:
+    """Make `adaptive_split/Trace-v0` with many lanes; see `split_env.make_trace_env`."""
+    played = load_scenario(scenario) if isinstance(scenario, str) else scenario
+    found = find_traces(traces, split)
+    return TraceVectorEnv(played, found, num_envs, subset=subset, prices=prices)

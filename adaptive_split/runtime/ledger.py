@@ -60,9 +60,7 @@ class EnergyModel:
         busy_s = frame.head_s + frame.encode_s + frame.redo_s
         sending_s = min(frame.upload_s, slo_s)
         megabits = frame.wire_bytes * 8e-6
-        return (
-            self.compute_w * busy_s + self.send_w * sending_s + self.joules_per_mbit * megabits
-        )
+        return self.compute_w * busy_s + self.send_w * sending_s + self.joules_per_mbit * megabits
 
 
 @dataclass(slots=True)

@@ -8,12 +8,14 @@ each with `{"begin_s": ...}`, on the clock of `time.monotonic`, and ends with it
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
-import select
 import socket
 import sys
+import termios
 import threading
 import time
+from array import array
 from collections import deque
 from typing import Any
 
@@ -22,7 +24,6 @@ import numpy as np
 SEGMENT_BYTES = 1448
 """Paced in pieces of one packet; of a quarter of a millisecond where that is more."""
 BUFFER_BYTES = 16_384
-MOST_OVERSLEPT_S = 0.02
 SLICE_S = 0.1
 """A new plan takes effect this soon, also where the old one had stopped."""
 
@@ -77,20 +78,21 @@ class Uplink:
         self._free_s = 0.0
         self._turn = threading.Lock()
 
-    def carry(self, num_bytes: int, waited: bool) -> float:
+    def carry(self, num_bytes: int, behind: bool) -> float:
         """Block until the uplink has taken some bytes; return when they reach the far end.
 
         Args:
             num_bytes: How many.
-            waited: Whether the link held them back: then they begin when the link fell free, so
-                that the time by which this thread overslept is not lost to the rate.
+            behind: Whether they were there before the last ones had been taken: then they begin
+                when these end, and the time this thread overslept is not lost to the rate.
         """
         with self._turn:
             now_s, playback = time.monotonic(), self.playback
             if playback is None:
+                self._free_s = now_s
                 return now_s
-            earliest_s = now_s - MOST_OVERSLEPT_S if waited else now_s
-            sent_s = playback.sent_s(max(self._free_s, earliest_s), 8 * num_bytes)
+            begin_s = self._free_s if behind else max(self._free_s, now_s)
+            sent_s = playback.sent_s(begin_s, 8 * num_bytes)
             while (now_s := time.monotonic()) < sent_s and self.playback is playback:
                 time.sleep(min(sent_s - now_s, SLICE_S))
             self._free_s = sent_s = min(sent_s, now_s)
@@ -136,13 +138,12 @@ class DelayLine:
 
 def pump_up(device: socket.socket, line: DelayLine, uplink: Uplink) -> None:
     """Take bytes from a device at the uplink's rate."""
+    behind = False
     with contextlib.suppress(OSError):
-        while True:
-            waited = bool(select.select([device], [], [], 0)[0])
-            data = device.recv(uplink.segment_bytes())
-            if not data:
-                break
-            line.put(uplink.carry(len(data), waited), data)
+        while data := device.recv(uplink.segment_bytes()):
+            more = _num_waiting(device) > 0
+            line.put(uplink.carry(len(data), behind), data)
+            behind = more
     line.put(0.0, b"")
 
 
@@ -177,6 +178,12 @@ def join_ends(device: socket.socket, target: tuple[str, int], uplink: Uplink) ->
                 server.shutdown(socket.SHUT_RDWR)
             way_back.join()
             hang_up.join()
+
+
+def _num_waiting(end: socket.socket) -> int:
+    count = array("i", [0])
+    fcntl.ioctl(end, termios.FIONREAD, count)
+    return count[0]
 
 
 def _hang_up_after(line: DelayLine, device: socket.socket) -> None:

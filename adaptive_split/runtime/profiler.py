@@ -91,7 +91,7 @@ def nano_class(profile: Profile, full_s: float = NANO_FULL_S) -> Profile:
     factor = full_s / profile.full_s
     machine = (
         f"Jetson Nano 5 W class, modelled: every time of [{profile.machine}], image codec "
-        f"included, times {factor:.2f}, so that all stages take {1e3 * full_s:.0f} ms"
+        f"included, times {factor:.2f}, so that all stages and exits take {1e3 * full_s:.0f} ms"
     )
     return replace(
         profile.scaled(factor, machine),

@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 WAIT_HEADER = "queue-s"
 """Trailing metadata of a refusal: how long the request would have waited."""
 BACKGROUND_S = 3600.0
+LONGEST_CALL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +233,8 @@ class EdgeServer:
         )
         context.add_callback(lambda: _cancel(future))
         try:
-            done = future.result(context.time_remaining())
+            # A call without a deadline tells one beyond what Python can wait for.
+            done = future.result(min(context.time_remaining() or LONGEST_CALL_S, LONGEST_CALL_S))
         except FutureTimeout:
             context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed")
         reply = TailReply(

@@ -127,8 +127,8 @@ def test_the_delay_is_kept_within_three_milliseconds(link, rtt_s):
     with connect(link) as peer:
         round_trip_s(peer)
         link.start(trace_of([20.0, 20.0], [rtt_s, rtt_s]))
-        # The lower quartile: a busy machine adds to some, and takes from none.
-        measured = np.percentile([round_trip_s(peer) for _ in range(16)], 25)
+        # The least of some: a busy machine adds to many, and takes from none.
+        measured = min(round_trip_s(peer) for _ in range(20))
 
     assert measured == pytest.approx(rtt_s, abs=0.003)
 

@@ -139,7 +139,8 @@ def test_every_frame_in_has_one_record_out(server, tmp_path):
     assert len(by_server) > 20
     assert all(report.correct for report in by_server if report.on_time)
     samples = controller.situations[-1].samples
-    assert min(sample.rtt_s for sample in samples) == pytest.approx(0.03, abs=0.01)
+    # Other processes may add to a round trip; nothing takes from it.
+    assert 0.028 <= min(sample.rtt_s for sample in samples) <= 0.028 + TOLERANCE_S
 
 
 @pytest.mark.slow

@@ -1,70 +1,25 @@
 """Runner, measurement and profiler on a bundle of hand-made graphs that names the main color."""
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from adaptive_split.bundle import GRAPH_INPUT, GRAPH_OUTPUT, file_name, write_bundle
 from adaptive_split.decision import DecisionGrid
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.profile import UNAVAILABLE
 from adaptive_split.runtime.measure import measure
 from adaptive_split.runtime.profiler import profile_bundle
 from adaptive_split.runtime.stages import StageRunner
-
-SIDE = 16
-COLORS = {"red": (230, 30, 60), "green": (20, 240, 20), "blue": (90, 10, 200)}
-
-
-def write_graph(path, nodes, **constants):
-    """Write a graph of `(operator, inputs, output, attributes)`."""
-    values = [numpy_helper.from_array(np.float32(v), name) for name, v in constants.items()]
-    graph = helper.make_graph(
-        [helper.make_node(op, ins, [out], **attributes) for op, ins, out, attributes in nodes],
-        "part",
-        [helper.make_tensor_value_info(GRAPH_INPUT, TensorProto.FLOAT, None)],
-        [helper.make_tensor_value_info(GRAPH_OUTPUT, TensorProto.FLOAT, None)],
-        values,
-    )
-    opsets = [helper.make_opsetid("", 18)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+from tests.color_bundle import SIDE, color_pictures, write_color_bundle
 
 
 @pytest.fixture
 def bundle(tmp_path):
-    halve = {"kernel_shape": [2, 2], "strides": [2, 2]}
-    pool = [("AveragePool", [GRAPH_INPUT], GRAPH_OUTPUT, halve)]
-    same = [("Identity", [GRAPH_INPUT], GRAPH_OUTPUT, {})]
-    mean_color = [
-        ("GlobalAveragePool", [GRAPH_INPUT], "mean", {}),
-        ("Flatten", ["mean"], "flat", {}),
-        ("Mul", ["flat", "ten"], GRAPH_OUTPUT, {}),
-    ]
-    for index in (1, 2):
-        write_graph(tmp_path / file_name("stage", index), pool)
-        write_graph(tmp_path / file_name("exit", index), mean_color, ten=10)
-    write_graph(tmp_path / file_name("encoder", 1), same)
-    write_graph(tmp_path / file_name("decoder", 1), same)
-    return write_bundle(
-        tmp_path,
-        name="colors",
-        classes=tuple(COLORS),
-        input_shape=(3, SIDE, SIDE),
-        feature_shapes=((3, 8, 8), (3, 4, 4)),
-        code_shapes={1: (3, 8, 8)},
-        picture_qualities={1: 8, 2: 20, 4: 45, 8: 80},
-        temperatures=(1.0, 1.0),
-        provenance={},
-    )
+    return write_color_bundle(tmp_path)
 
 
 @pytest.fixture
 def pictures():
-    return [
-        (f"{name}.jpg", label, np.full((SIDE, SIDE, 3), color, np.uint8))
-        for label, (name, color) in enumerate(COLORS.items())
-    ]
+    return color_pictures()
 
 
 def test_every_exit_and_every_payload_names_the_color(bundle, pictures):
@@ -74,7 +29,7 @@ def test_every_exit_and_every_payload_names_the_color(bundle, pictures):
 
     assert counts == [1, 2, 3]
     assert outcomes.bundle_hash == bundle.hash
-    assert outcomes.files == ("red.jpg", "green.jpg", "blue.jpg")
+    assert outcomes.files == ("red.png", "green.png", "blue.png")
     assert outcomes.payloads == grid.payloads
     assert outcomes.exit_right.all()
     assert outcomes.server_right.all()

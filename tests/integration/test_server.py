@@ -94,6 +94,16 @@ def test_a_range_that_ends_early_is_answered_by_its_own_exit(channel):
     assert wire.unpack_reply(infer(channel, message)).exit_index == 2
 
 
+def test_a_call_without_a_deadline_is_answered(channel):
+    method = channel.unary_unary(
+        f"/{wire.SERVICE}/ModelInfer",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=oip.ModelInferResponse.FromString,
+    )
+
+    assert wire.unpack_reply(method(request(1))).answer == 2
+
+
 def test_metadata_tells_what_is_served(channel):
     name = "tiny.2-3"
     live = call(channel, "ServerLive", oip.ServerLiveRequest(), oip.ServerLiveResponse)
@@ -165,9 +175,7 @@ def test_another_bundle_is_a_failed_precondition(channel):
 
 def test_a_full_queue_refuses_and_tells_the_wait(server, stages):
     address = f"127.0.0.1:{server.port}"
-    one = TailRequest(
-        frame_index=0, split_point=1, bits=8, payload=feature_payload(), slack_s=60.0
-    )
+    one = TailRequest(frame_index=0, split_point=1, bits=8, payload=feature_payload(), slack_s=60.0)
     with GrpcTransport(address, BUNDLE, insecure=True) as transport:
         transport.ping(timeout_s=5.0).result()
         stages.gate.clear()

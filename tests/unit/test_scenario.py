@@ -53,10 +53,11 @@ def test_a_scenario_is_what_its_file_says(read, bundle):
         ("[server]\nutilizations = [2]\n", r"\[server\] server utilizations must lie in"),
         ("[camera]\nscene_correlation = 1\n", r"\[camera\] camera scene_correlation must lie"),
         ("[radio]\nwatts = -1\n", r"\[radio\] radio watts must be 0 or more"),
+        ("[camera]\nframes_per_stream = 99.5\n", r"\[camera\] frames_per_stream must be a whole number"),
         ("radio = 5\n", r"\[radio\] must be a table; got 5"),
         ("[objective\n", "a scenario must be valid TOML"),
         ("[grid]\nthresholds = 0.5\n", r"\[grid\] thresholds must be a list of numbers; got 0.5"),
-        ("[grid]\nbits = ['a']\n", r"\[grid\] bits must be a list of numbers; got \['a'\]"),
+        ("[grid]\nbits = ['a']\n", r"\[grid\] bits must be a list of whole numbers; got \['a'\]"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_its_file(read, text, message):

@@ -1,0 +1,225 @@
+"""`adaptive-split bench`: how fast the parts are on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from adaptive_split.cli.common import Bars, Commands, add_command, load_controller
+from adaptive_split.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adaptive_split.planner import Moment
+    from adaptive_split.runtime.transport import GrpcTransport
+    from adaptive_split.scenario import Scenario
+
+Numbers = dict[str, Any]
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands, "bench", "time decisions, simulator, codec or transport here",
+        "decision: one frame's decision with every controller. simulator: frames per second. "
+        "codec: encoding and decoding every payload. transport: a payload to a server process on "
+        "this machine and back.",
+        "adaptive-split bench decision --json",
+    )  # fmt: skip
+    parser.add_argument("what", choices=tuple(BENCHES))
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--repeats", type=int, default=200, metavar="N", help="default: 200")
+    parser.add_argument("--scenario", default="default", help="default: default")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Time one part; print its numbers."""
+    from adaptive_split.cli.tables import table
+    from adaptive_split.scenario import load_scenario
+
+    if arguments.repeats < 2:
+        raise ConfigError(f"--repeats must be at least 2; got {arguments.repeats}")
+    scenario = load_scenario(arguments.scenario)
+    with Bars("round") as bars:
+        numbers = BENCHES[arguments.what](scenario, arguments.repeats, bars)
+    if arguments.json:
+        print(json.dumps({"what": arguments.what, **numbers}))
+        return 0
+    rows = [[arguments.what, "value"]]
+    for name, value in numbers.items():
+        if isinstance(value, dict):
+            rows += [[f"{name}, {key}", _short(inner)] for key, inner in value.items()]
+        else:
+            rows.append([name, _short(value)])
+    print(table(rows))
+    return 0
+
+
+def bench_decision(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
+    """Decide one frame at a time on moments of a simulated run."""
+    from adaptive_split.agents.roster import make_policy
+    from adaptive_split.runtime.simulator import Simulator
+    from adaptive_split.runtime.streams import StreamSource
+    from adaptive_split.trace_sets import shipped
+
+    learned, _ = load_controller(None)
+    if learned is not None:
+        learned.check_model(scenario.bundle)
+    table = scenario.table("policy")
+    source = StreamSource(scenario, table.outcomes, shipped("train"))
+    simulator = Simulator(table, source.draw_evenly(1, seed=0)[:1])
+    driver = make_policy("distribution-planner", table, learned)
+    moments: list[Moment] = []
+    while not simulator.done.all() and len(moments) < repeats:
+        moments.append(simulator.moment())
+        simulator.step(driver.choose(moments[-1]))
+    names = ["sac"] * (learned is not None)
+    names += ["planner", "distribution-planner", "two-window-planner"]
+    found = {}
+    for name in names:
+        policy = make_policy(name, table, learned)
+        policy.choose(moments[0])
+        times = []
+        for index in range(repeats):
+            moment = moments[index % len(moments)]
+            times.append(_timed(partial(policy.choose, moment)))
+            bars(f"deciding: {name}", index + 1, repeats)
+        found[name] = _spread(times)
+    first = next(iter(found))
+    return {
+        "controller": first, **found[first], "decisions_per_s": 1 / found[first]["mean_s"],
+        "candidates": len(table.grid), **{n: one for n, one in found.items() if n != first},
+    }  # fmt: skip
+
+
+def bench_simulator(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
+    """Step lanes with a fixed decision, then with the distribution planner."""
+    from adaptive_split.agents.baselines import Static
+    from adaptive_split.agents.roster import make_policy
+    from adaptive_split.runtime.simulator import Simulator
+    from adaptive_split.runtime.streams import StreamSource
+    from adaptive_split.trace_sets import shipped
+
+    table = scenario.table("policy")
+    source = StreamSource(scenario, table.outcomes, shipped("train"))
+    numbers: Numbers = {}
+    for lanes in (1, 128):
+        streams = (source.draw_evenly(-(-lanes // len(source.families)), seed=0))[:lanes]
+        for name, policy in (
+            ("fixed", Static(0)),
+            ("planner", make_policy("distribution-planner", table, None)),
+        ):
+            simulator, frames, begin = Simulator(table, streams), 0, time.perf_counter()
+            for index in range(repeats):
+                if simulator.done.all():
+                    simulator.reset()
+                frames += int((~simulator.done).sum())
+                simulator.step(policy.choose(simulator.moment()))
+                bars(f"{lanes} lanes, {name}", index + 1, repeats)
+            speed = frames / (time.perf_counter() - begin)
+            numbers[f"lanes_{lanes}_{name}"] = {"frames_per_s": speed}
+    return {"frames_per_s": numbers["lanes_128_fixed"]["frames_per_s"], **numbers}
+
+
+def bench_codec(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
+    """Encode and decode codes of every shape and width, and pictures of every rung."""
+    import numpy as np
+
+    from adaptive_split.codec import decode_feature, decode_picture, encode_feature, encode_picture
+
+    bundle, generator = scenario.bundle, np.random.default_rng(0)
+    size = bundle.input_shape[1]
+    rows, columns = np.mgrid[0:size, 0:size] / size
+    waves = 127 * (1 + np.sin(9 * rows) * np.cos(7 * columns))
+    noise = generator.normal(0, 6, (size, size, 3))
+    pixels = np.clip(waves[:, :, None] + noise, 0, 255).astype(np.uint8)
+    payloads = scenario.grid.payloads
+    numbers: Numbers = {}
+    every: dict[str, list[float]] = {"encode": [], "decode": []}
+    for index, (split, bits) in enumerate(payloads):
+        bars("coding", index + 1, len(payloads))
+        encode: Callable[[], bytes]
+        decode: Callable[[bytes], object]
+        if split == 0:
+            encode = partial(encode_picture, pixels, bundle.picture_qualities[bits])
+            decode = partial(decode_picture, size=size)
+        else:
+            shape = bundle.code_shapes[split]
+            encode = partial(encode_feature, generator.beta(1, 3, shape).astype(np.float32), bits)
+            decode = partial(decode_feature, shape=shape)
+        payload = encode()
+        out = [_timed(encode) for _ in range(repeats)]
+        back = [_timed(partial(decode, payload)) for _ in range(repeats)]
+        every["encode"] += out
+        every["decode"] += back
+        numbers[f"split_{split}_bits_{bits}"] = {
+            "encode_p50_s": _spread(out)["p50_s"], "decode_p50_s": _spread(back)["p50_s"],
+            "payload_bytes": len(payload),
+        }  # fmt: skip
+    both = [a + b for a, b in zip(every["encode"], every["decode"], strict=True)]
+    return {
+        **_spread(both), "encode": _spread(every["encode"]), "decode": _spread(every["decode"]),
+        **numbers,
+    }  # fmt: skip
+
+
+def bench_transport(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
+    """Send probes of several sizes to a server process and wait for each answer."""
+    from adaptive_split.runtime.server_process import ServerProcess
+    from adaptive_split.runtime.transport import GrpcTransport
+
+    bars("starting a server", 0, 1)
+    numbers: Numbers = {}
+    with (
+        ServerProcess(scenario.bundle.path) as server,
+        GrpcTransport(server.address, scenario.bundle, insecure=True) as transport,
+    ):
+        transport.ping(timeout_s=10.0).result()
+        pings = []
+        for index in range(repeats):
+            pings.append(_timed(lambda: transport.ping(timeout_s=10.0).result()))
+            bars("empty messages", index + 1, repeats)
+        for size in (400, 4_000, 32_000):
+            times, send = [], partial(_send, transport, b"\0" * size)
+            for index in range(repeats):
+                times.append(_timed(send))
+                bars(f"{size} bytes", index + 1, repeats)
+            numbers[f"payload_{size}_bytes"] = _spread(times)
+    empty = _spread(pings)
+    return {**empty, "requests_per_s": 1 / empty["mean_s"], **numbers}
+
+
+BENCHES: dict[str, Callable[[Any, int, Bars], Numbers]] = {
+    "decision": bench_decision,
+    "simulator": bench_simulator,
+    "codec": bench_codec,
+    "transport": bench_transport,
+}
+
+
+def _send(transport: GrpcTransport, payload: bytes) -> None:
+    transport.probe(payload, timeout_s=10.0).result()
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _spread(times_s: list[float]) -> dict[str, float]:
+    import numpy as np
+
+    p50, p95, p99 = np.percentile(times_s, (50, 95, 99))
+    return {
+        "p50_s": float(p50), "p95_s": float(p95), "p99_s": float(p99),
+        "mean_s": float(np.mean(times_s)), "count": len(times_s),
+    }  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,156 @@
+"""The commands end to end on a real, tiny bundle: compare, live and simulated; serve and run."""
+
+import gzip
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from adaptive_split import cli
+from adaptive_split.decision import DecisionGrid
+from adaptive_split.profile import MODELLED
+from adaptive_split.runtime.measure import measure
+from adaptive_split.runtime.profiler import profile_bundle
+from adaptive_split.runtime.records import read_records
+from adaptive_split.runtime.server_process import ServerProcess
+from adaptive_split.trace import write_trace
+from tests import support
+from tests.color_bundle import color_pictures, write_color_bundle
+
+pytestmark = pytest.mark.slow
+
+SCENARIO = """
+bundle = "bundle"
+[objective]
+slo_s = 0.3
+fps = 10.0
+[camera]
+frames_per_stream = 30
+"""
+RULES = "planner,distribution-planner,best-static,oracle"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A scenario whose device takes 60 ms for the whole network, two families, three pictures."""
+    folder = tmp_path_factory.mktemp("a place")  # a space in its name
+    (folder / "bundle").mkdir()
+    bundle = write_color_bundle(folder / "bundle")
+    fast = profile_bundle(bundle, repeats=5, warmup=1)
+    slow = fast.scaled(0.060 / fast.full_s, "a slow device")
+    slow = replace(slow, compute_w=3.0, energy_provenance=MODELLED, energy_source="made up")
+    slow.save(folder / "bundle" / "profile_device.json")
+    fast.save(folder / "bundle" / "profile_server.json")
+    for subset in ("policy", "judge"):
+        outcomes = measure(bundle, color_pictures(), DecisionGrid(2), subset=subset)
+        outcomes.save(folder / "bundle" / f"outcomes_{subset}.npz")
+    (folder / "pictures").mkdir()
+    for file, _, pixels in color_pictures():
+        Image.fromarray(pixels).save(folder / "pictures" / file)
+    labels = [f"{file},{file.split('.')[0]}" for file, _, _ in color_pictures()]
+    (folder / "pictures" / "labels.csv").write_text("\n".join(["file,label", *labels]))
+    for seed, family in enumerate(("far", "near")):
+        (folder / "traces" / family).mkdir(parents=True)
+        trace = support.trace(seed, family)
+        write_trace(trace, folder / "traces" / family / f"{trace.name}.csv")
+    (folder / "colors.toml").write_text(SCENARIO)
+    return folder
+
+
+def invoke(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_compare_writes_summary_records_and_report(place, capsys):
+    out = place / "compared"
+
+    status = invoke(
+        "compare", place / "colors.toml", "--controllers", RULES, "--seeds", 2, "--streams", 1,
+        "--traces", place / "traces", "--out", out,
+    )  # fmt: skip
+
+    assert status == 0
+    printed = capsys.readouterr()
+    assert "Using 2 traces" in printed.err
+    assert "2 of them synthetic" in printed.err
+    assert all(name in printed.out for name in RULES.split(","))
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["controllers"]) == set(RULES.split(","))
+    assert set(summary["families"]) == {"far", "near"}
+    assert all(one["source"] == "synthetic" for one in summary["traces"])
+    assert "<svg" in (out / "report.html").read_text()
+    streams = json.loads((out / "records" / "streams.json").read_text())
+    assert [stream["seed"] for stream in streams] == [0, 0, 1, 1]
+    with gzip.open(out / "records" / "planner.jsonl.gz", "rt") as file:
+        assert len(file.readlines()) == 4 * 30
+
+
+def test_compare_live_measures_every_frame_beside_the_simulator(place):
+    out = place / "live"
+
+    status = invoke(
+        "compare", place / "colors.toml", "--controllers", "planner,static:0:1:8,oracle",
+        "--seeds", 1, "--streams", 1, "--traces", place / "traces", "--out", out, "--live",
+        "--live-seconds", 2, "--pictures", place / "pictures", "--no-records",
+    )  # fmt: skip
+
+    assert status == 0
+    live = json.loads((out / "summary.json").read_text())["live"]
+    assert set(live["controllers"]) == {"planner", "static:0:1:8"}
+    assert set(live["simulated"]["controllers"]) == {"planner", "static:0:1:8"}
+    assert live["controllers"]["planner"]["frames"] == 2 * 20
+    records = list(read_records(out / "live-records" / "static_0_1_8.jsonl"))
+    assert len(records) == 2 * 20
+    started = [record for record in records if record.report.decision is not None]
+    assert all(record.observation for record in started)
+    assert not (out / "records").exists()
+
+
+def test_run_answers_every_frame_with_the_server_of_serve(place, capsys):
+    records = place / "run.jsonl"
+
+    with ServerProcess(place / "bundle") as server:
+        status = invoke(
+            "run", "--server", server.address, "--bundle", place / "bundle", "--scenario",
+            place / "colors.toml", "--controller", "static:1:1:8", "--pictures",
+            place / "pictures", "--num-frames", 12, "--fps", 5, "--records", records,
+            "--insecure",
+        )  # fmt: skip
+
+    assert status == 0
+    found = [record.report for record in read_records(records)]
+    assert sorted(report.frame_index for report in found) == list(range(12))
+    assert {report.sample_index for report in found} == {0, 1, 2}
+    assert "12 frames" in capsys.readouterr().out
+    answered = [report for report in found if report.answer is not None]
+    # Pictures are shown in the order of their names, and the network is never wrong.
+    assert all(report.answer == (2, 1, 0)[report.sample_index] for report in answered)
+
+
+def test_run_without_a_server_or_controller_answers_on_the_device(place, caplog):
+    records = place / "alone.jsonl"
+
+    status = invoke(
+        "run", "--server", "127.0.0.1:9", "--scenario", place / "colors.toml", "--controller",
+        place / "no controller", "--pictures", place / "pictures", "--num-frames", 8, "--fps", 5,
+        "--records", records, "--insecure",
+    )  # fmt: skip
+
+    assert status == 0
+    assert "the distribution planner decides instead" in caplog.text
+    found = [record.report for record in read_records(records)]
+    assert len(found) == 8
+    assert {report.answered_by for report in found} <= {"device", ""}
+
+
+def test_records_are_not_written_over(place, capsys):
+    (place / "old.jsonl").write_text("")
+
+    status = invoke(
+        "run", "--server", "127.0.0.1:9", "--scenario", place / "colors.toml", "--controller",
+        "local", "--pictures", place / "pictures", "--records", place / "old.jsonl", "--insecure",
+    )  # fmt: skip
+
+    assert status == cli.FAILED
+    assert "a record file must be new" in capsys.readouterr().err

@@ -1,0 +1,227 @@
+"""The command line: helpful, lazy, and brief when something is wrong."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from adaptive_split import cli
+from adaptive_split.cli import common, run
+from adaptive_split.cli.demo import free_name
+from adaptive_split.cli.tables import controller_table, table
+from adaptive_split.trace import read_trace, write_trace
+from tests import support
+from tests.unit.test_compare import learned
+
+SCENARIO = """
+bundle = "bundle"
+[objective]
+fps = 20.0
+[grid]
+thresholds = [0.4, 0.7, 1.0]
+bits = [1, 8]
+[camera]
+frames_per_stream = 40
+"""
+FORBIDDEN = """
+import sys
+from adaptive_split import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit:
+    pass
+forbidden = {"torch", "ray", "stable_baselines3", "gymnasium"}
+print("loaded:", *sorted(forbidden & set(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A toy bundle, its scenario and a trace."""
+    support.write_toy_bundle(tmp_path / "bundle")
+    (tmp_path / "toy.toml").write_text(SCENARIO)
+    (tmp_path / "traces" / "toy").mkdir(parents=True)
+    write_trace(support.trace(), tmp_path / "traces" / "toy" / "toy-0.csv")
+    return tmp_path
+
+
+def failure(capsys, *arguments):
+    """Run a command that must fail; give its one line."""
+    assert cli.main([str(argument) for argument in arguments]) == cli.FAILED
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("adaptive-split: error: ")
+    return lines[-1]
+
+
+@pytest.mark.parametrize("name", [*cli.COMMANDS, "traces fetch", "traces list"])
+def test_the_help_of_a_command_ends_with_an_example(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*name.split(), "--help"])
+
+    assert f"example:\n  adaptive-split {name}" in capsys.readouterr().out
+
+
+def test_the_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+
+    out = capsys.readouterr().out
+    assert all(f"\n    {name} " in out for name in cli.COMMANDS)
+    assert "example: adaptive-split demo" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["serve", "--bundle", "nowhere", "--insecure"],
+        ["run", "--server", "localhost:1", "--pictures", ".", "--records", "x", "--insecure",
+         "--scenario", "nowhere"],
+    ],
+)  # fmt: skip
+def test_device_and_server_load_no_learning_library(arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", FORBIDDEN, *arguments], capture_output=True, text=True
+    )
+
+    assert done.stderr.splitlines()[-1].split() == ["loaded:"]
+
+
+def test_an_unknown_key_of_a_scenario_is_named(place, capsys):
+    (place / "toy.toml").write_text(SCENARIO + "\n[radio]\npower = 3\n")
+
+    line = failure(capsys, "compare", place / "toy.toml", "--out", place / "out")
+
+    assert "[radio] has an unknown key 'power'" in line
+    assert not (place / "out").exists()
+
+
+def test_an_unknown_controller_is_refused_before_anything_is_written(place, capsys):
+    line = failure(
+        capsys, "compare", place / "toy.toml", "--controllers", "planner,best",
+        "--out", place / "out",
+    )  # fmt: skip
+
+    assert "got 'best'" in line
+    assert not (place / "out").exists()
+
+
+def test_a_folder_without_traces_is_refused(place, capsys):
+    (place / "empty").mkdir()
+
+    line = failure(
+        capsys, "compare", place / "toy.toml", "--controllers", "planner",
+        "--traces", place / "empty", "--out", place / "out",
+    )  # fmt: skip
+
+    assert "folder must hold traces" in line
+
+
+def test_a_folder_that_exists_is_not_written_to(place, capsys):
+    (place / "out").mkdir()
+
+    line = failure(
+        capsys, "compare", place / "toy.toml", "--controllers", "planner",
+        "--traces", place / "traces", "--out", place / "out",
+    )  # fmt: skip
+
+    assert "--out must not exist yet" in line
+    assert not list((place / "out").iterdir())
+
+
+def test_serving_without_tls_must_be_said(capsys):
+    line = failure(capsys, "serve", "--bundle", "garments")
+
+    assert "--ca, --certificate and --key must be given; or say --insecure" in line
+
+
+def test_training_does_not_overwrite(place, capsys):
+    line = failure(capsys, "train", "default", "--out", place)
+
+    assert "--out must not exist yet" in line
+
+
+def test_an_interrupt_ends_with_130(monkeypatch, capsys, place):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(common, "new_folder", interrupt)
+    monkeypatch.setattr("adaptive_split.cli.compare.new_folder", interrupt)
+
+    status = cli.main(
+        ["compare", str(place / "toy.toml"), "--controllers", "planner",
+         "--traces", str(place / "traces"), "--out", str(place / "out")]
+    )  # fmt: skip
+
+    assert status == cli.INTERRUPTED
+    assert capsys.readouterr().err.endswith("interrupted\n")
+
+
+@pytest.mark.parametrize("damage", [None, "missing", "damaged", "another model"])
+def test_the_distribution_planner_takes_over_from_an_unusable_controller(tmp_path, damage, caplog):
+    scenario, folder = support.scenario(tmp_path), tmp_path / "controller"
+    if damage != "missing":
+        hash_digit = "b" if damage == "another model" else "a"
+        learned(model_hash=hash_digit * 64).save(folder)
+    if damage == "damaged":
+        (folder / "controller.npz").write_bytes(b"")
+
+    policy = run.choose_policy(str(folder), scenario, scenario.table("policy"))
+
+    assert policy.name == ("distribution-planner" if damage else "sac")
+    assert ("decides instead" in caplog.text) == bool(damage)
+
+
+@pytest.mark.parametrize("what", ["decision", "simulator", "codec"])
+def test_a_bench_prints_one_json_object(place, capsys, monkeypatch, what):
+    monkeypatch.setattr("adaptive_split.cli.bench.load_controller", lambda folder: (None, None))
+
+    status = cli.main(
+        ["bench", what, "--json", "--repeats", "3", "--scenario", str(place / "toy.toml")]
+    )
+
+    numbers = json.loads(capsys.readouterr().out)
+    assert status == 0
+    key = "frames_per_s" if what == "simulator" else "p99_s"
+    assert numbers[key] > 0
+
+
+def test_generated_traces_are_listed_as_synthetic(tmp_path, capsys):
+    made = ["traces", "generate", "maine-starlink", "--count", "2", "--seconds", "20"]
+    assert cli.main([*made, "--out", str(tmp_path / "made")]) == 0
+    assert cli.main(["traces", "list", str(tmp_path / "made")]) == 0
+
+    out = capsys.readouterr().out
+    assert sum(line.endswith("synthetic   synthetic") for line in out.splitlines()) == 2
+    files = list((tmp_path / "made" / "maine-starlink").iterdir())
+    assert read_trace(files[0]).source == "synthetic"
+
+
+def test_a_demo_never_overwrites_an_older_one(tmp_path):
+    assert free_name(tmp_path / "demo").name == "demo"
+    (tmp_path / "demo").mkdir()
+    assert free_name(tmp_path / "demo").name == "demo-2"
+    (tmp_path / "demo-2").mkdir()
+    assert free_name(tmp_path / "demo").name == "demo-3"
+
+
+def test_columns_are_aligned():
+    assert table([["name", "n"], ["a", "10"], ["bcdef", "5"]]).splitlines() == [
+        "name    n", "---------", "a      10", "bcdef   5",
+    ]  # fmt: skip
+
+
+def test_the_best_controller_comes_first():
+    def numbers(value):
+        return {
+            "utility": {"value": value, "low": value, "high": value}, "on_time_accuracy": 0.9,
+            "miss_rate": 0.01, "latency_s": {"p50": 0.05, "p95": 0.1, "p99": 0.2},
+            "payload_bytes": 1000, "energy_j": 0.1,
+        }  # fmt: skip
+
+    lines = controller_table({"a": numbers(0.5), "b": numbers(0.7)}, {"a": None, "b": 0.4})
+
+    assert [line.split()[0] for line in lines.splitlines()[2:]] == ["b", "a"]
+    assert lines.splitlines()[2].endswith("40 %")

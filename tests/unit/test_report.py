@@ -1,0 +1,149 @@
+"""The report: whole, self-contained, honest about what is synthetic, and drawn by a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from PIL import Image
+
+from adaptive_split.agents import report_svg
+from adaptive_split.agents.compare import CompareConfig, compare
+from adaptive_split.agents.report import write_report
+from adaptive_split.agents.summary import provenance_of, summarize
+from adaptive_split.agents.timeline import timeline_of
+from tests import support
+
+pytestmark = pytest.mark.slow
+
+NAMES = ("distribution-planner", "best-static", "oracle")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    scenario = support.scenario(folder)
+    traces = [support.trace(seed, family) for seed, family in enumerate("aabb")]
+    config = CompareConfig(names=NAMES, num_seeds=1, per_family=2)
+    comparison = compare(scenario, traces, config, None)
+    summary = summarize(comparison, provenance_of(comparison, None, "a <command> & more"))
+    return summary, timeline_of(comparison)
+
+
+@pytest.fixture
+def page(made, tmp_path):
+    write_report(*made, tmp_path / "report.html")
+    return tmp_path / "report.html"
+
+
+def with_live(summary):
+    """A summary with a live part, measured by copying."""
+    live = {name: summary[name] for name in ("controllers", "families", "paired_difference")}
+    window = {"family": "a", "name": "toy-0", "source": "synthetic", "rtt_source": "synthetic",
+              "offset_s": 3.0, "seconds": 7.0}  # fmt: skip
+    settings = {"order": "in turn", "other_load": 0.6}
+    return summary | {
+        "live": {**live, "simulated": live, "windows": [window], "settings": settings}
+    }
+
+
+def test_the_page_fetches_nothing(page):
+    text = page.read_text()
+
+    assert not re.search(r"https?://|<link|<script|src=|@import|url\(", text)
+    assert text.count("<svg") == text.count("</svg>") > 5
+
+
+def test_every_controller_and_family_is_shown(page):
+    text = page.read_text()
+
+    for name in (*NAMES, "By link family", "Where each controller loses", "frame by frame"):
+        assert name in text
+
+
+def test_synthetic_links_and_modelled_energy_are_called_so(page):
+    text = page.read_text()
+
+    assert '<span class="badge">synthetic</span>' in text
+    assert "energy (modelled)" in text
+    assert "made up" in text  # the source of the watts
+
+
+def test_words_of_users_are_escaped(page):
+    text = page.read_text()
+
+    assert "a &lt;command&gt; &amp; more" in text
+    assert "<command>" not in text
+
+
+def test_a_live_part_is_shown_beside_the_simulated_and_a_busy_machine_is_named(made, tmp_path):
+    summary, timeline = made
+
+    write_report(with_live(summary), timeline, tmp_path / "live.html")
+
+    text = (tmp_path / "live.html").read_text()
+    assert "best-static, live" in text
+    assert "best-static, simulated" in text
+    assert "kept 60% of this machine busy" in text
+
+
+def test_a_report_without_a_live_part_or_timeline_says_so(made, tmp_path):
+    write_report(made[0], None, tmp_path / "bare.html")
+
+    assert "simulated only" in (tmp_path / "bare.html").read_text()
+
+
+def test_a_summary_survives_its_file(made, tmp_path):
+    summary, timeline = made
+    again = json.loads(json.dumps(summary))
+
+    write_report(again, json.loads(json.dumps(timeline)), tmp_path / "a.html")
+    write_report(summary, timeline, tmp_path / "b.html")
+
+    assert (tmp_path / "a.html").read_text() == (tmp_path / "b.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0.49, 0.61, [0.5, 0.55, 0.6]),
+        (-3, 9, [0, 5]),
+    ],
+)
+def test_ticks_are_round_and_inside(low, high, ticks):
+    assert report_svg.nice_ticks(low, high, 5) == pytest.approx(ticks)
+
+
+def test_a_step_holds_its_value_until_the_next():
+    drawing = report_svg.Drawing(100, 50, x_range=(0, 2), y_range=(0, 1), margins=(0, 0, 0, 0))
+
+    drawing.step([0, 1], [0, 1], "edge", fill=False)
+
+    assert 'd="M0.0,50.0L50.0,50.0L50.0,0.0L100.0,0.0"' in drawing.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_draws_the_page(page, tmp_path, scheme):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"needs one of {', '.join(BROWSERS)}")
+    picture = tmp_path / "page.png"
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'profile'}",
+        f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
+        "--window-size=1040,2400", f"--screenshot={picture}", page.as_uri(),
+    ]  # fmt: skip
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert picture.is_file(), done.stderr
+    with Image.open(picture) as shot:
+        found = shot.convert("RGB").getcolors(1 << 24)
+    _, page_color = max(found)
+    assert (sum(page_color) > 600) == (scheme == "light")
+    assert len(found) > 50

@@ -1,0 +1,52 @@
+"""Sensors tell the truth or that they do not know."""
+
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from adaptive_split.errors import ConfigError
+from adaptive_split.runtime.sensors.battery import ModelledBattery, SystemBattery
+from adaptive_split.runtime.sensors.load import LoadSensor
+
+
+def test_a_machine_is_busy_by_shares():
+    load = LoadSensor().read()
+
+    assert 0 <= load.cpu <= 1
+    assert 0 < load.memory < 1
+
+
+@pytest.mark.parametrize(
+    ("reading", "soc"), [(None, None), (SimpleNamespace(percent=40), 0.4)], ids=["none", "some"]
+)
+def test_a_system_battery_may_be_unknown(monkeypatch, reading, soc):
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: reading, raising=False)
+
+    assert SystemBattery().soc() == soc
+
+
+def test_a_platform_without_batteries_is_unknown(monkeypatch):
+    monkeypatch.delattr(psutil, "sensors_battery", raising=False)
+
+    assert SystemBattery().soc() is None
+
+
+def test_a_modelled_battery_counts_joules_down_to_empty():
+    battery = ModelledBattery(200.0, soc=0.5)
+
+    levels = []
+    for _ in range(3):
+        levels.append(battery.soc())
+        battery.drain(60.0)
+
+    assert levels == [0.5, 0.2, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("capacity_j", "soc", "message"),
+    [(0.0, 1.0, "capacity_j must be positive"), (1.0, 1.5, r"soc must lie in \[0, 1\]; got 1.5")],
+)
+def test_a_battery_that_cannot_be_is_refused(capacity_j, soc, message):
+    with pytest.raises(ConfigError, match=message):
+        ModelledBattery(capacity_j, soc)
