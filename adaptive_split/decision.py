@@ -124,9 +124,7 @@ class DecisionGrid:
         chosen = self.candidates[index]
         rung = self.bits.index(chosen.bits) if chosen.bits else 0
         threshold = chosen.exit_threshold
-        level = (
-            self.thresholds.index(threshold) if threshold in self.thresholds else 0
-        )
+        level = self.thresholds.index(threshold) if threshold in self.thresholds else 0
         unit = (
             chosen.split_point / self.num_stages,
             level / max(len(self.thresholds) - 1, 1),

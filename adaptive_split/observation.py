@@ -221,7 +221,7 @@ def _context(
     ]  # fmt: skip
     low = np.array([column.low for column in CONTEXT])
     high = np.array([column.high for column in CONTEXT])
-    return np.clip(np.stack(columns, 1), low, high)
+    return np.asarray(np.clip(np.stack(columns, 1), low, high))
 
 
 def _filled(values: Floats, known: NDArray[np.bool_], default: float) -> Floats:
@@ -239,7 +239,7 @@ def _payload_rows(
     on_time = readings.share()
     recent = valid[:, :4]
     chance_4 = readings.in_time[:, :4].sum(1) / np.maximum(recent.sum(1), 1)[:, None]
-    chance_4 = np.where(recent.any(1)[:, None], chance_4, on_time)
+    chance_4 = np.where(np.asarray(recent.any(1))[:, None], chance_4, on_time)
     last_delay = delay[lanes, newest][:, None]
     cautious = np.where(valid[:, :2], rate[:, :2], rate[lanes, newest][:, None]) * 0.6
     cautious_delay = np.repeat(last_delay, 2, 1)
@@ -268,7 +268,7 @@ def _payload_rows(
     ]  # fmt: skip
     low = np.array([column.low for column in PAYLOAD_COLUMNS])
     high = np.array([column.high for column in PAYLOAD_COLUMNS])
-    return np.clip(np.stack(rows, 2), low, high)
+    return np.asarray(np.clip(np.stack(rows, 2), low, high))
 
 
 def _candidate_rows(
@@ -282,4 +282,4 @@ def _candidate_rows(
     ]  # fmt: skip
     low = np.array([column.low for column in CANDIDATE_COLUMNS])
     high = np.array([column.high for column in CANDIDATE_COLUMNS])
-    return np.clip(np.stack(rows, 2), low, high)
+    return np.asarray(np.clip(np.stack(rows, 2), low, high))

@@ -136,7 +136,9 @@ class Outcomes:
         except (OSError, KeyError, ValueError, json.JSONDecodeError) as error:
             if isinstance(error, BundleError):
                 raise
-            raise BundleError(f"outcomes must be readable; got a damaged {path}: {error}") from error
+            raise BundleError(
+                f"outcomes must be readable; got a damaged {path}: {error}"
+            ) from error
 
 
 def confidence(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -153,4 +155,4 @@ def confidence(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     log_sum = np.log(np.exp(shifted).sum(-1, keepdims=True))
     log_probability = shifted - log_sum
     entropy = -(np.exp(log_probability) * log_probability).sum(-1)
-    return np.clip(1 - entropy / np.log(shifted.shape[-1]), 0.0, 1.0)
+    return np.asarray(np.clip(1 - entropy / np.log(shifted.shape[-1]), 0.0, 1.0))

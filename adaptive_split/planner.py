@@ -90,11 +90,13 @@ class CandidateTable:
         splits = np.array([split for split, _ in grid.payloads])
         self.payload_split = splits
         self.payload_bits = np.array([bits for _, bits in grid.payloads])
-        self.ready_s: Floats = self.head_s[splits] + np.array(device.encoder_s)[splits]
+        encoder_s: Floats = np.array(device.encoder_s, np.float64)
+        self.ready_s: Floats = self.head_s[splits] + encoder_s[splits]
         self.tail_s: Floats = np.array([server.tail_s(int(split)) for split in splits])
         self.keep_back_s: Floats = np.where(splits == 0, self.head_s[1], 0.0) + MARGIN_S
-        self.wire_bytes: Floats = outcomes.payload_bytes + float(radio.overhead_bytes)
-        self.mean_bytes: Floats = self.wire_bytes.mean(0)
+        sizes = outcomes.payload_bytes.astype(np.float64)
+        self.wire_bytes: Floats = sizes + radio.overhead_bytes
+        self.mean_bytes: Floats = np.asarray(self.wire_bytes.mean(0))
         self._count_outcomes(outcomes)
         self.busy_s: Floats = self._busy_s()
 
@@ -218,8 +220,10 @@ def link_pairs(moment: Moment, count: int = 16) -> tuple[Floats, Floats, NDArray
 
 
 def uplink_wait_s(moment: Moment) -> Floats:
-    """How long a new payload waits for the uplink, shape `(L,)`; an overdue request adds half
-    its delay, since outages last the longer the older they are."""
+    """How long a new payload waits for the uplink, shape `(L,)`.
+
+    An overdue request adds half its delay: outages last the longer the older they are.
+    """
     expected = np.nan_to_num(moment.sample_rtt_s[:, 0], nan=DEFAULT_RTT_S) + 0.05
     overdue = np.maximum(moment.unanswered_s - expected, 0.0)
     return np.maximum(moment.uplink_busy_s, 0.5 * overdue)
@@ -374,7 +378,8 @@ def _uplink_over_s(table: CandidateTable, moment: Moment, readings: Readings) ->
     """Time by which each payload keeps the uplink beyond the next picture, `(L, W, P)`."""
     next_ready = np.maximum(moment.gap_s, 0.0) + table.ready_s[0] * moment.device_slowdown
     begin = send_begin_s(table, moment) - next_ready[:, None]
-    return np.clip(readings.upload_s + begin[:, None, :], 0.0, table.objective.slo_s)
+    over = np.clip(readings.upload_s + begin[:, None, :], 0.0, table.objective.slo_s)
+    return np.asarray(over)
 
 
 def mean_uplink_over_s(table: CandidateTable, moment: Moment, readings: Readings) -> Floats:
@@ -383,8 +388,6 @@ def mean_uplink_over_s(table: CandidateTable, moment: Moment, readings: Readings
     return np.asarray(over.sum(1) / np.maximum(readings.valid.sum(1), 1)[:, None])
 
 
-def combine(
-    table: CandidateTable, base: Floats, gain: Floats, on_time: Floats
-) -> Floats:
+def combine(table: CandidateTable, base: Floats, gain: Floats, on_time: Floats) -> Floats:
     """Expected utility of every candidate from its payload's chance to be on time, `(L, N)`."""
     return base + gain * on_time[:, np.maximum(table.grid.payload_index, 0)]

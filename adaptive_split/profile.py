@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from adaptive_split.errors import BundleError, ConfigError
 
@@ -50,7 +51,9 @@ class Profile:
                 )
         for name in ("stage_s", "exit_s", "encoder_s", "decoder_s"):
             if not all(0 <= value < 60 for value in getattr(self, name)):
-                raise ConfigError(f"profile {name} must lie in [0, 60) s; got {getattr(self, name)}")
+                raise ConfigError(
+                    f"profile {name} must lie in [0, 60) s; got {getattr(self, name)}"
+                )
         if self.energy_provenance not in (MEASURED, MODELLED, UNAVAILABLE):
             raise ConfigError(
                 f"energy_provenance must be measured, modelled or unavailable; "
@@ -73,7 +76,7 @@ class Profile:
         return self.decoder_s[split_point] + rest + self.exit_s[-1]
 
     def scaled(self, factor: float, machine: str) -> Profile:
-        """The profile of a machine that is `factor` times slower in everything but the codec."""
+        """The profile of a machine `factor` times slower in everything, image codec included."""
         return replace(
             self,
             machine=machine,
@@ -101,8 +104,13 @@ class Profile:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data.pop("version")
             if version != VERSION:
-                raise BundleError(f"profile must be of version {VERSION}; got {version!r} in {path}")
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+                raise BundleError(
+                    f"profile must be of version {VERSION}; got {version!r} in {path}"
+                )
+            values: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in data.items()
+            }
             return cls(**values)
         except FileNotFoundError:
             raise BundleError(

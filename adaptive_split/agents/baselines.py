@@ -64,4 +64,4 @@ class Oracle:
         """Score all candidates with what will happen."""
         if self._simulator is None:
             raise RuntimeError("the oracle must be bound to a simulator before it decides")
-        return self._simulator.true_utility(moment, self.prices).argmax(1)
+        return np.asarray(self._simulator.true_utility(moment, self.prices).argmax(1))

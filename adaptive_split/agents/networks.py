@@ -29,11 +29,8 @@ class Forecast(nn.Module):
         super().__init__()
         context, columns = len(CONTEXT), len(PAYLOAD_COLUMNS)
         self.context_layers = nn.ModuleList([nn.Linear(context, WIDTH), nn.Linear(WIDTH, WIDTH)])
-        self.payload_layers = nn.ModuleList(
-            [nn.Linear(WIDTH + columns, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1)]
-        )
-        nn.init.zeros_(self.payload_layers[2].weight)
-        nn.init.zeros_(self.payload_layers[2].bias)
+        wide = [nn.Linear(WIDTH + columns, WIDTH), nn.Linear(WIDTH, WIDTH)]
+        self.payload_layers = nn.ModuleList([*wide, _zero_linear(WIDTH)])
         self.register_buffer("context_mean", torch.zeros(context))
         self.register_buffer("context_scale", torch.ones(context))
         self.register_buffer("payload_mean", torch.zeros(columns))
@@ -68,6 +65,13 @@ class Forecast(nn.Module):
         return payloads[..., 0] + residual
 
 
+def _zero_linear(size: int) -> nn.Linear:
+    layer = nn.Linear(size, 1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Residual(nn.Module):
     """What the planner's formula leaves out of a candidate's value; starts at zero.
 
@@ -77,13 +81,20 @@ class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         size = len(CONTEXT) + len(PAYLOAD_COLUMNS) + len(CANDIDATE_COLUMNS) + 1
-        self.layers = nn.ModuleList([nn.Linear(size, WIDTH), nn.Linear(WIDTH, 32), nn.Linear(32, 1)])
-        nn.init.zeros_(self.layers[2].weight)
-        nn.init.zeros_(self.layers[2].bias)
+        wide = [nn.Linear(size, WIDTH), nn.Linear(WIDTH, 32)]
+        self.layers = nn.ModuleList([*wide, _zero_linear(32)])
 
-    def forward(self, context: Tensor, payloads: Tensor, candidates: Tensor, chance: Tensor) -> Tensor:
-        """Map normalized context `(B, C)`, and per candidate its payload's normalized row
-        `(B, K, F)`, own row `(B, K, G)` and chance `(B, K)` (zeros where it is local) to `(B, K)`.
+    def forward(
+        self, context: Tensor, payloads: Tensor, candidates: Tensor, chance: Tensor
+    ) -> Tensor:
+        """Map K candidates of B moments to residuals `(B, K)`.
+
+        Args:
+            context: Normalized, shape `(B, C)`.
+            payloads: Normalized row of each candidate's payload, zeros where it is local,
+                shape `(B, K, F)`.
+            candidates: Own row of each candidate, shape `(B, K, G)`.
+            chance: Chance of its payload, 0 where it is local, shape `(B, K)`.
         """
         wide = context[:, None, :].expand(-1, candidates.shape[1], -1)
         own = candidates.clamp(-VALUE_CLIP, 10)

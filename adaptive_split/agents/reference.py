@@ -1,4 +1,4 @@
-"""Plain Stable-Baselines3 SAC on a continuous action: what the candidate-scoring form is held to."""
+"""Plain Stable-Baselines3 SAC on a continuous action: a reference for the candidate form."""
 
 from __future__ import annotations
 

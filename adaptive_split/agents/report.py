@@ -249,7 +249,7 @@ def _setting(summary: Summary) -> str:
     )
 
 
-_COLUMNS = ("utility", "95 % interval", "on-time accuracy", "missed", "p50 / p95 / p99",
+_COLUMNS = ("utility", "95 % interval", "on-time acc.", "missed", "p50 / p95 / p99",
             "bytes", "energy")  # fmt: skip
 
 

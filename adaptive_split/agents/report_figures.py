@@ -51,7 +51,7 @@ def _dots(values: Mapping[str, Numbers], width: int, title: str, *, signed: bool
         width, 46 + ROW * len(values), x_range=(min(lows) - pad, max(highs) + pad),
         y_range=(0, 1), margins=(6, 66, 40, 148), label=title,
     )  # fmt: skip
-    ticks = nice_ticks(*drawing.x_range, 6 if width > HALF else 3)
+    ticks = nice_ticks(*drawing.x_range, 9 if width > HALF else 4)
     form = "{:+.3g}" if signed else "{:.3g}"
     drawing.axis_x(ticks, lambda tick: form.format(tick) if tick else "0", title)
     if signed:

@@ -16,7 +16,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
-main { max-width: 980px; margin: 0 auto; padding: 32px 30px 60px; }
+main { max-width: 1020px; margin: 0 auto; padding: 32px 30px 60px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 44px 0 6px; }
 h3 { font-size: 15px; margin: 18px 0 4px; } p { margin: 6px 0 12px; max-width: 76ch; }
 .soft, figcaption, small { color: var(--soft); } figcaption { font-size: 13px; margin-top: 6px; }
@@ -32,9 +32,9 @@ figure { margin: 14px 0; padding: 14px 16px; background: var(--card);
 .tile b { display: block; font-size: 24px; font-weight: 600; } .tile span { color: var(--soft);
   font-size: 13px; }
 svg { display: block; width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px;
+table { border-collapse: collapse; width: 100%; font-size: 13px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 8px; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: 5px 7px; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
 tr.strong td { font-weight: 600; } .scroll { overflow-x: auto; margin: 12px 0; }

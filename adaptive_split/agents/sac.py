@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional
@@ -46,6 +46,8 @@ TARGET_ENTROPY = 0.35
 
 class CandidatePolicy(BasePolicy):
     """Value of every candidate of a flat observation, and the softmax actor over them."""
+
+    payload_index: Tensor
 
     def __init__(
         self,
@@ -80,9 +82,9 @@ class CandidatePolicy(BasePolicy):
         """Cut a flat observation into context, payload rows and candidate rows."""
         columns, own = len(PAYLOAD_COLUMNS), len(CANDIDATE_COLUMNS)
         sizes = [len(CONTEXT), self.num_payloads * columns, self.num_candidates * own]
-        context, rows, candidates = flat.split(sizes, 1)
-        shape = (len(flat), self.num_candidates, own)
-        return context, rows.reshape(len(flat), self.num_payloads, columns), candidates.reshape(shape)
+        context, rows, candidates = torch.split(flat, sizes, 1)
+        rows = rows.reshape(len(flat), self.num_payloads, columns)
+        return context, rows, candidates.reshape(len(flat), self.num_candidates, own)
 
     def values(self, flat: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Value of candidates and log odds of every payload `(B, P)`.
@@ -117,18 +119,17 @@ class CandidatePolicy(BasePolicy):
         """Choose a candidate per row."""
         return self._predict(obs, deterministic)
 
-    def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        assert isinstance(observation, Tensor)
         values, _ = self.values(observation)
         if deterministic:
             return values.argmax(1)
         logits = values / self.log_temperature.exp()
-        return torch.distributions.Categorical(logits=logits).sample()
+        return torch.multinomial(torch.softmax(logits, 1), 1)[:, 0]
 
 
 class CounterfactualBuffer(ReplayBuffer):
-    """Replay that also keeps, per transition, whether each payload would have been on time.
-
-    """
+    """Replay that also keeps, per transition, whether each payload would have been on time."""
 
     def __init__(self, *args: Any, num_payloads: int = 1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from adaptive_split.agents.evaluate import mean_utility
 from adaptive_split.agents.sac import CandidateSAC
+from adaptive_split.agents.sb3_env import TraceVecEnv
 from adaptive_split.agents.tune import (
     best_settings,
     best_static,
@@ -19,7 +20,6 @@ from adaptive_split.agents.tune import (
     planner_settings,
     two_window_settings,
 )
-from adaptive_split.agents.sb3_env import TraceVecEnv
 from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.planner import BacklogPrices, CandidateTable
 from adaptive_split.runtime.controller import (
@@ -151,9 +151,7 @@ def train(
     for name, value in validation.items():
         say(f"validation utility of the {name}: {value:.4f}")
 
-    env = TraceVecEnv(
-        TraceVectorEnv(scenario, train_traces, config.num_envs, prices=prices)
-    )
+    env = TraceVecEnv(TraceVectorEnv(scenario, train_traces, config.num_envs, prices=prices))
     env.seed(config.seed)
     model = CandidateSAC(
         env,
@@ -173,12 +171,14 @@ def train(
 
     watcher = _Watcher(config, lambda weights: mean_utility(controller(weights), table, streams),
                        say, progress)  # fmt: skip
-    model.learn(config.num_frames, callback=watcher, log_interval=None)
+    model.learn(config.num_frames, callback=watcher, log_interval=10**9)
     weights = watcher.best
     assert weights is not None
     # The forecast sees neither prices nor guard: they can be picked again for it at no cost.
     options = dict.fromkeys([prices, *(knobs.prices for knobs in distribution_settings())])
-    scores = {option: mean_utility(controller(weights, option), table, streams) for option in options}
+    scores = {
+        option: mean_utility(controller(weights, option), table, streams) for option in options
+    }
     prices = max(scores, key=lambda option: scores[option])
     guarded = {
         margin: mean_utility(controller(weights, prices, margin), table, streams)

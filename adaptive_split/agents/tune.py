@@ -79,7 +79,11 @@ def two_window_settings() -> list[PlannerSettings]:
     """Settings tried for the two-window planner."""
     return [
         PlannerSettings(
-            device_price=device, uplink_price=uplink, safety=safety, rate_window=rate, rtt_window=rtt
+            device_price=device,
+            uplink_price=uplink,
+            safety=safety,
+            rate_window=rate,
+            rtt_window=rtt,
         )
         for device, uplink in ((0.3, 0.03), (0.5, 0.03), (0.5, 0.1), (1.0, 0.1))
         for safety in TWO_WINDOW_SAFETIES

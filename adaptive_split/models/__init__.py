@@ -1,0 +1,1 @@
+"""Torch: the networks, their training and their export."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,11 +52,12 @@ def fit(
     last also matches the softened softmax of the last.
     """
     torch.manual_seed(config.seed)
-    net = GarmentsNet(len(train.classes)).to(memory_format=torch.channels_last)
+    net: GarmentsNet = GarmentsNet(len(train.classes))
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(net)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     sides = [side for epochs, side in config.phases for _ in range(epochs)]
     per_epoch = len(train.labels) // config.batch_size
@@ -94,13 +96,13 @@ def fit(
         label, distilled, decoded = (sums / per_epoch).tolist()
         line = (
             f"epoch {epoch + 1:3d}/{len(sides)} side {sides[epoch]} loss {label:.3f} "
-            f"distillation {distilled:.3f} decoding {decoded:.3f} {time.monotonic() - started:.0f} s"
+            f"distillation {distilled:.3f} decoding {decoded:.3f} "
+            f"{time.monotonic() - started:.0f} s"
         )
         if (epoch + 1) % 5 == 0 or epoch + 1 == len(sides):
             line += " | " + " ".join(f"{value:.3f}" for value in accuracy(average, val, 0, 8))
             line += " | 4 bits: " + " ".join(
-                f"{accuracy(average, val, split, 4)[-1]:.3f}"
-                for split in range(1, len(net.stages))
+                f"{accuracy(average, val, split, 4)[-1]:.3f}" for split in range(1, len(net.stages))
             )
         log(line)
     return average
@@ -113,7 +115,7 @@ def accuracy(
     """Share of right answers of every exit, all pictures passing the same bottleneck."""
     net.eval()
     right = torch.zeros(len(net.stages))
-    for rows in torch.arange(len(pictures.labels)).split(64):
+    for rows in torch.arange(len(pictures.labels)).split(64):  # type: ignore[no-untyped-call]
         batch = pictures.pixels[0, rows].float() / 255
         full = torch.full((len(rows),), split_point)
         logits, _ = net(batch.contiguous(memory_format=torch.channels_last), full, full * 0 + bits)
@@ -151,7 +153,8 @@ def _step_loss(
     )
     teacher = functional.softmax(logits[-1].detach() / 2, dim=1)
     distilled = sum(
-        weight * functional.kl_div(functional.log_softmax(out / 2, 1), teacher, reduction="batchmean")
+        weight
+        * functional.kl_div(functional.log_softmax(out / 2, 1), teacher, reduction="batchmean")
         for weight, out in zip(EXIT_WEIGHTS[:-1], logits[:-1], strict=True)
     )
     return label_loss, distilled, 0.3 * error  # type: ignore[return-value]
@@ -166,9 +169,7 @@ def _one_cycle(progress: float) -> float:
 
 @torch.no_grad()
 def _move_average(average: GarmentsNet, net: GarmentsNet, decay: float) -> None:
-    for kept, new in zip(
-        average.state_dict().values(), net.state_dict().values(), strict=True
-    ):
+    for kept, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
         if kept.dtype.is_floating_point:
             kept.lerp_(new, 1 - decay)
         else:

@@ -22,6 +22,7 @@ class ConvBlock(nn.Sequential):
             nn.BatchNorm2d(out_channels),
         ]
         super().__init__(*layers, *([nn.ReLU()] if act else []))
+        self.out_channels = out_channels
 
 
 class ResidualBlock(nn.Module):
@@ -121,13 +122,18 @@ class GarmentsNet(nn.Module):
     `(48, 28, 28)`, `(64, 28, 28)`, `(128, 14, 14)`, `(128, 14, 14)` and `(256, 7, 7)`.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(INPUT_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(INPUT_STD).view(1, 3, 1, 1))
         self.stages = nn.ModuleList(
             [
-                nn.Sequential(ConvBlock(3, 16, 3, 2), ConvBlock(16, 32, 3, 2), ConvBlock(32, 48, 3, 2)),
+                nn.Sequential(
+                    ConvBlock(3, 16, 3, 2), ConvBlock(16, 32, 3, 2), ConvBlock(32, 48, 3, 2)
+                ),
                 ResidualBlock(48, 64),
                 nn.Sequential(ResidualBlock(64, 128, 2), ResidualBlock(128, 128)),
                 ResidualBlock(128, 128),
@@ -143,7 +149,7 @@ class GarmentsNet(nn.Module):
                 nn.AdaptiveAvgPool2d(1),
                 nn.Flatten(),
                 nn.Dropout(0.2),
-                nn.Linear(layer[0].out_channels, num_classes),
+                nn.Linear(layer.out_channels, num_classes),
             )
             for layer in neck
         )

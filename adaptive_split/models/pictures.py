@@ -103,7 +103,9 @@ def augment(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     slack = (1 - zoom).clamp(min=0) + 0.1
     theta = torch.stack(
         [
-            torch.stack([mirror * scale_x * cos, scale_y * (shear - sin), slack * uniform(-1, 1)], 1),
+            torch.stack(
+                [mirror * scale_x * cos, scale_y * (shear - sin), slack * uniform(-1, 1)], 1
+            ),
             torch.stack([mirror * scale_x * sin, scale_y * cos, slack * uniform(-1, 1)], 1),
         ],
         1,

@@ -63,7 +63,7 @@ def _best(
     table: CandidateTable, moment: Moment, prices: BacklogPrices, readings: Readings
 ) -> Choice:
     base, gain = utility_terms(table, moment, prices, readings)
-    return combine(table, base, gain, readings.share()).argmax(1)
+    return np.asarray(combine(table, base, gain, readings.share()).argmax(1))
 
 
 class Planner:
@@ -251,7 +251,7 @@ class ForecastController:
     def choose(self, moment: Moment) -> Choice:
         """Take the candidate of highest value, or the guard's."""
         values = self.values(observe(self.table, moment, self.prices))
-        best = values.argmax(1)
+        best: Choice = np.asarray(values.argmax(1))
         if self.guard_candidate is None:
             return best
         kept = values[:, self.guard_candidate] + self.guard_margin

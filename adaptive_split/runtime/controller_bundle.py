@@ -81,7 +81,7 @@ class ControllerBundle:
             name: getattr(weights, name)
             for name in ("context_mean", "context_scale", "payload_mean", "payload_scale")
         }
-        np.savez(staging / WEIGHTS, **arrays)  # type: ignore[arg-type]
+        np.savez(staging / WEIGHTS, **arrays)
         manifest = {
             "version": VERSION,
             "sha256": hashlib.sha256((staging / WEIGHTS).read_bytes()).hexdigest(),

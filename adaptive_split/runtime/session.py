@@ -11,6 +11,9 @@ from adaptive_split.runtime.backend import Backend, Situation
 from adaptive_split.runtime.live_controller import LiveController
 from adaptive_split.runtime.records import RecordWriter
 
+DECIMALS = 5
+"""Of an observation in a record; half of a record's bytes are digits of no meaning otherwise."""
+
 
 class Recorder:
     """Computes observations and writes records on a thread of its own, off the frames' way."""
@@ -40,10 +43,14 @@ class Recorder:
                 continue
             report, situation = item
             try:
-                seen = None if situation is None else self._controller.observation(situation)
-                self._writer.write(report, seen)
+                self._writer.write(report, self._seen(situation))
             except Exception as error:  # the run goes on; `close` tells
                 self._error = error
+
+    def _seen(self, situation: Situation | None) -> list[float] | None:
+        if situation is None:
+            return None
+        return [round(value, DECIMALS) for value in self._controller.observation(situation)]
 
 
 def play_recorded(

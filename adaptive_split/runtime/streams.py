@@ -83,8 +83,8 @@ class StreamSource:
         for family in sorted(self.families):
             members = self.families[family]
             order = generator.permutation(len(members))
-            for index in range(per_family):
-                streams.append(self.draw(generator, members[order[index % len(members)]]))
+            chosen = [members[order[index % len(members)]] for index in range(per_family)]
+            streams += [self.draw(generator, trace) for trace in chosen]
         return streams
 
 
