@@ -90,7 +90,7 @@ def fit(
             optimizer.step()
             _move_average(average, net, min(config.average_decay, (step + 1) / (step + 10)))
             sums += torch.stack([loss.detach() for loss in losses])
-        state = {"net": net.state_dict(), "average": average.state_dict()}
+        state: dict[str, Any] = {"net": net.state_dict(), "average": average.state_dict()}
         state |= {"optimizer": optimizer.state_dict(), "epoch": epoch + 1}
         torch.save(state, checkpoint)
         label, distilled, decoded = (sums / per_epoch).tolist()
