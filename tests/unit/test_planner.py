@@ -41,7 +41,11 @@ def first_exit(outcomes, sample, decision):
 
 def one_picture(table, moment, prices, sample, candidate, rate_mbps, on_time):
     """Utility and backlog price of one picture under one candidate, one lane, one rate."""
-    decision, objective, outcomes = table.grid.candidates[candidate], table.objective, table.outcomes
+    decision, objective, outcomes = (
+        table.grid.candidates[candidate],
+        table.objective,
+        table.outcomes,
+    )
     slow, slack, gap = moment.device_slowdown[0], moment.slack_s[0], max(moment.gap_s[0], 0.0)
     head = table.head_s * slow
     fits = max((k for k in range(4) if k == 0 or head[k] <= slack - MARGIN_S), default=0)
@@ -57,7 +61,11 @@ def one_picture(table, moment, prices, sample, candidate, rate_mbps, on_time):
         payload = table.grid.payload_index[candidate]
         fallback = right[max(decision.split_point, 1) - 1]
         correct = outcomes.server_right[sample, payload] if on_time else fallback
-    busy = head[exit_index] if exit_index else table.ready_s[table.grid.payload_index[candidate]] * slow
+    busy = (
+        head[exit_index]
+        if exit_index
+        else table.ready_s[table.grid.payload_index[candidate]] * slow
+    )
     over_device = max(min(busy, max(slack - MARGIN_S, 0.0)) - gap, 0.0)
     if decision.split_point == 0 and not on_time:
         busy += head[1]

@@ -45,7 +45,10 @@ def test_a_scenario_is_what_its_file_says(read, bundle):
     ("text", "message"),
     [
         ("[objektive]\nslo_s = 1\n", "unknown key 'objektive'; known are bundle, .*objective"),
-        ("[objective]\nslo_ms = 1\n", r"\[objective\] has an unknown key 'slo_ms'; known are slo_s"),
+        (
+            "[objective]\nslo_ms = 1\n",
+            r"\[objective\] has an unknown key 'slo_ms'; known are slo_s",
+        ),
         ("[objective]\nslo_s = 200\n", r"\[objective\] slo_s must lie in .* seconds; got 200"),
         ("[objective]\nslo_s = '0.2 s'\n", r"\[objective\] slo_s must be a number; got '0.2 s'"),
         ("[objective]\nfps = true\n", r"\[objective\] fps must be a number; got True"),
@@ -53,7 +56,10 @@ def test_a_scenario_is_what_its_file_says(read, bundle):
         ("[server]\nutilizations = [2]\n", r"\[server\] server utilizations must lie in"),
         ("[camera]\nscene_correlation = 1\n", r"\[camera\] camera scene_correlation must lie"),
         ("[radio]\nwatts = -1\n", r"\[radio\] radio watts must be 0 or more"),
-        ("[camera]\nframes_per_stream = 99.5\n", r"\[camera\] frames_per_stream must be a whole number"),
+        (
+            "[camera]\nframes_per_stream = 99.5\n",
+            r"\[camera\] frames_per_stream must be a whole number",
+        ),
         ("radio = 5\n", r"\[radio\] must be a table; got 5"),
         ("[objective\n", "a scenario must be valid TOML"),
         ("[grid]\nthresholds = 0.5\n", r"\[grid\] thresholds must be a list of numbers; got 0.5"),
@@ -88,7 +94,9 @@ def test_outcomes_of_another_bundle_are_refused_with_the_way_out(read, bundle):
 
 
 def test_an_unknown_half_of_the_pictures_is_refused(read):
-    with pytest.raises(ConfigError, match=r"subset must be one of \('policy', 'judge'\); got 'all'"):
+    with pytest.raises(
+        ConfigError, match=r"subset must be one of \('policy', 'judge'\); got 'all'"
+    ):
         read("").outcomes("all")
 
 
