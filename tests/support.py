@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from adaptive_split.trace import Trace
 
 GRID = DecisionGrid(3, thresholds=(0.4, 0.7, NEVER), bits=(1, 8))
 HASH = "a" * 64
+NUM_PAYLOAD_COLUMNS = len(PAYLOAD_COLUMNS)
 
 
 def profile(scale=1.0, compute_w=4.0):
@@ -163,14 +165,14 @@ def write_toy_bundle(path):
     return bundle
 
 
-def weights(seed=None, payload_columns=len(PAYLOAD_COLUMNS), width=8):
+def weights(seed=None, payload_columns=NUM_PAYLOAD_COLUMNS, width=8):
     """Networks of a forecast controller: untrained, or with a seed full of noise."""
     generator = np.random.default_rng(seed)
     context, own = len(CONTEXT), len(CANDIDATE_COLUMNS)
 
     def net(*sizes):
         layers = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [generator.normal(0, 0.2, (before, after)), generator.normal(0, 0.2, after)]
         if seed is None:
             layers[-2:] = [0 * layers[-2], 0 * layers[-1]]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from adaptive_split.agents.baselines import Oracle
 from adaptive_split.planner import CandidateTable
 from adaptive_split.runtime.controller import Policy
-from adaptive_split.runtime.simulator import Simulator, Step
+from adaptive_split.runtime.simulated_step import Step
+from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.runtime.streams import Stream
 
 

@@ -1,20 +1,19 @@
 """The device, the uplink and the server as arithmetic: many lanes at once, one step = one frame.
 
-Every lane plays one `Stream`. A step starts the next frame of every lane at once (each lane has
-its own clock), exactly as `runtime.device` would: newest frame first, one frame at a time on the
-device, a FIFO uplink whose transfer time integrates the trace, half a round trip, server queue and
-tail, half a round trip, give-up and fallback (design, section 5).
+Every lane plays one `Stream` on a clock of its own, as `runtime.device` would: newest frame first,
+one at a time on the device, a FIFO uplink whose transfer time integrates the trace, half a round
+trip, server queue and tail, half a round trip, give-up and fallback.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.errors import ConfigError
+from adaptive_split.observation import WINDOW
 from adaptive_split.planner import (
     MARGIN_S,
     BacklogPrices,
@@ -26,108 +25,14 @@ from adaptive_split.planner import (
     first_exit,
     utility_terms,
 )
-from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream
+from adaptive_split.runtime.simulated_links import Links
+from adaptive_split.runtime.simulated_step import Step
+from adaptive_split.runtime.streams import Stream
 
 RING = 24
-WINDOW = 16
 PROBE_AFTER_S = 1.0
-PROBE_BYTES = 1000.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """What one step did, one entry per lane; `nan` or -1 where it does not apply."""
-
-    active: NDArray[np.bool_]
-    """Lanes that started a frame; all other entries are meaningless elsewhere."""
-    frame_index: NDArray[np.int64]
-    sample_index: NDArray[np.int64]
-    candidate: NDArray[np.int64]
-    arrival_s: Floats
-    start_s: Floats
-    utility: Floats
-    correct: NDArray[np.bool_]
-    on_time: NDArray[np.bool_]
-    answer: NDArray[np.int64]
-    exit_index: NDArray[np.int64]
-    """Exit that answered on the device, 1..S; 0 where the server answered."""
-    by_server: NDArray[np.bool_]
-    fallback: NDArray[np.int64]
-    """0 none, 1 late, 2 unsent."""
-    latency_s: Floats
-    """Capture to answer; the parts below add up to it."""
-    wait_s: Floats
-    head_s: Floats
-    encode_s: Floats
-    uplink_s: Floats
-    server_wait_s: Floats
-    tail_s: Floats
-    downlink_s: Floats
-    fallback_s: Floats
-    payload_bytes: Floats
-    energy_j: Floats
-
-
-class Links:
-    """Rates, round trips and server waits of all lanes, with exact transfer times."""
-
-    def __init__(self, streams: Sequence[Stream]) -> None:
-        self.rate = np.stack([stream.uplink_mbps for stream in streams]) * 1e6
-        self.rtt = np.stack([stream.rtt_s for stream in streams])
-        self.wait = np.stack([stream.server_wait_s for stream in streams])
-        self.slots = self.rate.shape[1]
-        self._integrate()
-
-    def replace(self, lane: int, stream: Stream) -> None:
-        """Give one lane another stream; call `refresh` once all are replaced."""
-        self.rate[lane] = stream.uplink_mbps * 1e6
-        self.rtt[lane] = stream.rtt_s
-        self.wait[lane] = stream.server_wait_s
-
-    def refresh(self) -> None:
-        """Integrate the rates again after lanes were replaced."""
-        self._integrate()
-
-    def _integrate(self) -> None:
-        zeros = np.zeros((len(self.rate), 1))
-        steps = np.concatenate([zeros, np.cumsum(self.rate * PERIOD_S, 1)], 1)
-        self.cumulative = steps
-        # One search over all lanes: lane i's cumulated bits are shifted above lane i - 1's.
-        self.shift = np.concatenate([[0.0], np.cumsum(steps[:, -1] + 1.0)[:-1]])
-        self.flat = (steps + self.shift[:, None]).ravel()
-
-    def bits_until(self, lane: NDArray[np.int64], moment_s: Floats) -> Floats:
-        """Bits the uplink can carry from the stream's start to a moment."""
-        slot = np.clip((moment_s / PERIOD_S).astype(int), 0, self.slots - 1)
-        inside = np.minimum(moment_s - slot * PERIOD_S, PERIOD_S)
-        return np.asarray(self.cumulative[lane, slot] + self.rate[lane, slot] * inside)
-
-    def sent_at(self, lane: NDArray[np.int64], begin_s: Floats, bits: Floats) -> Floats:
-        """When `bits` that begin at `begin_s` have crossed the uplink; `inf` past the end."""
-        target = self.bits_until(lane, begin_s) + bits
-        beyond = target >= self.cumulative[lane, -1]
-        position = np.searchsorted(self.flat, target + self.shift[lane], side="left")
-        slot = np.clip(position - lane * (self.slots + 1) - 1, 0, self.slots - 1)
-        rest = target - self.cumulative[lane, slot]
-        done = slot * PERIOD_S + rest / np.maximum(self.rate[lane, slot], 1e-9)
-        return np.where(beyond, np.inf, np.maximum(done, begin_s))
-
-    def rtt_at(self, lane: NDArray[np.int64], moment_s: Floats) -> Floats:
-        """Round trip in force at a moment."""
-        return self.rtt[lane, self._slot(moment_s, PERIOD_S, self.slots)]
-
-    def rate_at(self, lane: NDArray[np.int64], moment_s: Floats) -> Floats:
-        """Uplink rate in force at a moment, in bit/s."""
-        return self.rate[lane, self._slot(moment_s, PERIOD_S, self.slots)]
-
-    def wait_at(self, lane: NDArray[np.int64], moment_s: Floats) -> Floats:
-        """Time a request arriving at a moment waits at the server."""
-        return self.wait[lane, self._slot(moment_s, WAIT_PERIOD_S, self.wait.shape[1])]
-
-    @staticmethod
-    def _slot(moment_s: Floats, period_s: float, slots: int) -> NDArray[np.int64]:
-        finite = np.where(np.isfinite(moment_s), moment_s, 0.0)
-        return np.asarray(np.clip((finite / period_s).astype(int), 0, slots - 1))
+PROBE_BYTES = 4096.0
+"""An idle uplink is measured this often with this much, as `runtime.sender` does."""
 
 
 class Simulator:
@@ -176,9 +81,7 @@ class Simulator:
     def reset(self) -> None:
         """Go back to the start: everything idle, one answered handshake per lane."""
         lanes = self.lanes
-        self.device_free_s = np.zeros(lanes)
-        self.uplink_free_s = np.zeros(lanes)
-        self.believed_free_s = np.zeros(lanes)
+        self.device_free_s, self.uplink_free_s, self.believed_free_s = np.zeros((3, lanes))
         self.newest = np.full(lanes, -1)
         self.waiting_bits = np.zeros(lanes, np.int64)
         self.done = np.zeros(lanes, bool)
@@ -188,9 +91,7 @@ class Simulator:
         self.sent_s = np.full(shape, -np.inf)
         self.reply_s = np.full(shape, np.inf)
         self.ring_bytes = np.zeros(shape)
-        self.ring_rate = np.full(shape, np.nan)
-        self.ring_rtt = np.full(shape, np.nan)
-        self.ring_wait = np.full(shape, np.nan)
+        self.ring_rate, self.ring_rtt, self.ring_wait = np.full((3, *shape), np.nan)
         self.ring_give_up = np.full(shape, np.inf)
         self.confidences = np.full((lanes, 8), np.nan)
         self.total_probe_bytes = np.zeros(lanes)
@@ -383,13 +284,11 @@ class Simulator:
     ) -> None:
         believed = np.maximum(ready, self.believed_free_s)
         known = (self.reply_s <= self.start_s[:, None]) & ~np.isnan(self.ring_rate)
-        total = np.where(known, self.ring_rate, 0.0).sum(1)
-        known_rate = np.where(known.any(1), total / np.maximum(known.sum(1), 1), 5e6)
-        send_s = wire_bytes * 8 / np.maximum(known_rate, 1e4)
-        self.believed_free_s[lane] = (believed + send_s)[lane]
+        total, count = np.where(known, self.ring_rate, 0.0).sum(1), known.sum(1)
+        known_rate = np.where(count > 0, total / np.maximum(count, 1), 5e6)
+        self.believed_free_s[lane] = (believed + wire_bytes * 8 / np.maximum(known_rate, 1e4))[lane]
         self.uplink_free_s[lane] = np.where(np.isfinite(done), done, 1e9)[lane]
-        at = self.ring_at[lane] % RING
-        finite = np.isfinite(done)
+        at, finite = self.ring_at[lane] % RING, np.isfinite(done)
         rate = np.where(finite, wire_bytes * 8 / np.maximum(done - begin, 1e-6), np.nan)
         self.sent_s[lane, at] = ready[lane]
         self.reply_s[lane, at] = np.where(finite, reply, np.inf)[lane]

@@ -11,7 +11,8 @@ from adaptive_split.decision import Decision
 from adaptive_split.measurement import DEVICE, NOBODY, SERVER, FrameReport, LinkSample
 from adaptive_split.planner import MARGIN_S, CandidateTable, Moment
 from adaptive_split.runtime.backend import Situation
-from adaptive_split.runtime.simulator import Simulator, Step
+from adaptive_split.runtime.simulated_step import Step
+from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.runtime.streams import Stream
 
 FALLBACK_REASONS = ("", "late", "unsent")

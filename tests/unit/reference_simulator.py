@@ -181,6 +181,6 @@ class ReferenceDevice:
     def probe_if_silent(self):
         """Measure a link that has been idle for a second."""
         if self.probes and self.now - self.last_sent >= 1.0 and self.uplink_free <= self.now:
-            self.uplink_free = self.cross(self.now, 8000)
+            self.uplink_free = self.cross(self.now, 8 * 4096)
             self.last_sent = self.now
-            self.probe_bytes += 1000
+            self.probe_bytes += 4096

@@ -35,6 +35,8 @@ from adaptive_split.testing import (
 )
 from tests import support
 
+pytestmark = pytest.mark.slow
+
 TRACES = [support.trace(seed) for seed in range(3)]
 PARTS = ("wait_s", "head_s", "encode_s", "uplink_s", "server_wait_s", "tail_s", "downlink_s",
          "fallback_s")  # fmt: skip

@@ -1,6 +1,7 @@
 """The observation: in its space whatever happens, and the same from a situation as in batch."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from adaptive_split.runtime.live_controller import moment_of
 from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.runtime.simulator_backend import SimulatorBackend
 from tests import support
+
+pytestmark = pytest.mark.slow
 
 PRICES = BacklogPrices()
 

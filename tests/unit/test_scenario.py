@@ -72,7 +72,7 @@ def test_a_wrong_key_or_value_is_named_with_its_file(read, text, message):
 
 
 def test_an_unknown_name_lists_those_that_ship():
-    with pytest.raises(ConfigError, match="a file or one of .*default.*; got 'defualt'"):
+    with pytest.raises(ConfigError, match=r"a file or one of .*default.*; got 'defualt'"):
         scenario_path("defualt")
 
 

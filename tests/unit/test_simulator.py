@@ -12,6 +12,8 @@ from adaptive_split.runtime.simulator import Simulator
 from tests import support
 from tests.unit.reference_simulator import ReferenceDevice
 
+pytestmark = pytest.mark.slow
+
 REASONS = {"": 0, "late": 1, "unsent": 2}
 CASES = st.fixed_dictionaries(
     {
