@@ -29,6 +29,7 @@ from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace
 
+SHIPPED_PICTURES = Path(__file__).parents[1] / "data" / "pictures"
 BATTERY_J = 72_000.0
 """Capacity of the modelled battery, 20 Wh; full when the environment is made."""
 
@@ -76,7 +77,8 @@ def make_live_env(
             `trace_sets.default_traces`.
         subset: Which half of the pictures: `policy` or `judge`.
         split: Which default traces: `train`, `validation` or `test`.
-        pictures: A folder with pictures of that half; by default those in the bundle.
+        pictures: A folder with pictures of that half; by default `pictures` in the bundle's folder,
+            else those that ship with the package.
         server: `host:port` of an edge server that is reached over the real network, without TLS and
             without an emulated link; by default one is started, behind a link that plays traces.
         utilization: Share of the started server that other users' recorded requests take.
@@ -87,7 +89,8 @@ def make_live_env(
     """
     played = load_scenario(scenario) if isinstance(scenario, str) else scenario
     bundle, table = played.bundle, played.table(subset)
-    where = Path(pictures) if pictures is not None else bundle.path / "pictures"
+    beside = bundle.path / "pictures"
+    where = Path(pictures or (beside if beside.is_dir() else SHIPPED_PICTURES))
     folder = read_folder(where, bundle)
     rows = find_rows(folder, table.outcomes, where)
     shown = table.outcomes.select(sorted(rows))
