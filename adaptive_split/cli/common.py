@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adaptive_split.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
+    from adaptive_split.bundle import ModelBundle
     from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.runtime.credentials import TlsFiles
     from adaptive_split.trace import Trace
@@ -44,8 +45,10 @@ def add_controller_bundle(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def load_controller(folder: Path | None) -> tuple[ControllerBundle | None, Path | None]:
-    """Load the given or the shipped controller; none if none was given and none ships.
+def load_controller(
+    folder: Path | None, bundle: ModelBundle
+) -> tuple[ControllerBundle | None, Path | None]:
+    """Load the given controller, or the shipped one if it belongs to this model bundle.
 
     Raises:
         BundleError: If it is damaged, or the given one is missing.
@@ -55,7 +58,11 @@ def load_controller(folder: Path | None) -> tuple[ControllerBundle | None, Path 
     if folder is None:
         if not SHIPPED_CONTROLLER.is_dir():
             return None, None
-        folder = SHIPPED_CONTROLLER
+        shipped = ControllerBundle.load(SHIPPED_CONTROLLER)
+        if shipped.model_hash != bundle.hash:
+            say("the shipped controller belongs to another model bundle: planners go untuned")
+            return None, None
+        return shipped, SHIPPED_CONTROLLER
     if not folder.is_dir():
         raise BundleError(f"a controller bundle must be a directory; got {folder}")
     return ControllerBundle.load(folder), folder

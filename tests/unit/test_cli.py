@@ -176,7 +176,7 @@ def test_the_distribution_planner_takes_over_from_an_unusable_controller(tmp_pat
 
 @pytest.mark.parametrize("what", ["decision", "simulator", "codec"])
 def test_a_bench_prints_one_json_object(place, capsys, monkeypatch, what):
-    monkeypatch.setattr("adaptive_split.cli.bench.load_controller", lambda folder: (None, None))
+    monkeypatch.setattr("adaptive_split.cli.bench.load_controller", lambda *_: (None, None))
 
     status = cli.main(
         ["bench", what, "--json", "--repeats", "3", "--scenario", str(place / "toy.toml")]
