@@ -252,9 +252,13 @@ def test_background_load_makes_requests_wait():
         EdgeServer(BUNDLE, TinyStages(), config) as server,
         GrpcTransport(f"127.0.0.1:{server.port}", BUNDLE, insecure=True) as transport,
     ):
-        waits = [transport.send(one, timeout_s=9.0).result().queue_s for _ in range(6)]
+        # Until one meets the load: how long that takes depends on the recorded arrivals.
+        for _ in range(2000):
+            wait_s = transport.send(one, timeout_s=9.0).result().queue_s
+            if wait_s > 0.001:
+                break
 
-    assert max(waits) > 0.001
+    assert wait_s > 0.001
 
 
 def test_the_scheduler_works_in_order_and_passes_errors_on():
