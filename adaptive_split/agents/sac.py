@@ -109,7 +109,8 @@ class CandidatePolicy(BasePolicy):
         scaled, scaled_rows = self.forecast.normalize(context, rows)
         described = scaled_rows[lanes, payload] * sends[..., None]
         residual = self.residual(scaled, described, own, chance.detach() * sends)
-        return planned + residual, odds
+        # Its target is the value of one action: that must not bend the forecast of all payloads.
+        return planned.detach() + residual, odds
 
     def export(self) -> ForecastWeights:
         """Copy the networks for the numpy controller."""

@@ -120,7 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
         with LiveBackend(device, lambda seed: folder, arguments.num_frames) as backend:
             reports = play_recorded(backend, controller, recorder, on_frame=on_frame)
         recorder.close()
-    known = any(label is not None for label in folder.labels)
+    played = range(min(arguments.num_frames, len(folder.labels)))
+    known = all(folder.labels[index] is not None for index in played)
     print(totals(reports, policy.name, known))
     return 0
 
