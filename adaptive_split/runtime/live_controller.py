@@ -11,7 +11,7 @@ from adaptive_split.errors import AdaptiveSplitError
 from adaptive_split.observation import WINDOW, observe
 from adaptive_split.planner import BacklogPrices, CandidateTable, Floats, Moment
 from adaptive_split.runtime.backend import Situation
-from adaptive_split.runtime.controller import Policy
+from adaptive_split.runtime.controller import ForecastController, Policy
 
 _log = logging.getLogger(__name__)
 _CONFIDENCES = 8
@@ -64,7 +64,9 @@ class LiveController:
     ) -> None:
         self.table, self.policy, self.fallback = table, policy, fallback
         self.name = policy.name
-        self.prices = BacklogPrices()
+        # What is recorded is what the learned controller saw.
+        learned = policy if isinstance(policy, ForecastController) else None
+        self.prices = BacklogPrices() if learned is None else learned.prices
         self._warned = False
         self._local = int(np.flatnonzero(table.grid.local)[0])
 
