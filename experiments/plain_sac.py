@@ -1,7 +1,7 @@
 """Plain Stable-Baselines3 SAC on the same environment: `python experiments/plain_sac.py`.
 
-The reference that the candidate-scoring form is held to: a continuous action in the cube, decoded to
-the nearest candidate, learning from the taken action's reward alone.
+The reference that the candidate-scoring form is held to: a continuous action in the cube, decoded
+to the nearest candidate, learning from the taken action's reward alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def main() -> None:
     judging, deciding = scenario.table("judge"), scenario.table("policy")
     streams = StreamSource(scenario, judging.outcomes, traces).draw_evenly(20, seed=0)
     learned = ControllerBundle.load(SHIPPED_CONTROLLER)
-    policies = [plain, *(make_policy(n, deciding, learned) for n in ("distribution-planner", "sac"))]
+    names = ("distribution-planner", "sac")
+    policies = [plain, *(make_policy(name, deciding, learned) for name in names)]
     for policy in policies:
         utility = play(policy, judging, streams).per_stream("utility")
         error = np.std(utility) / np.sqrt(len(utility))
