@@ -39,12 +39,12 @@ def add_parser(commands: Commands) -> None:
     add_controller_bundle(parser)
     parser.add_argument("--pictures", type=Path, default=SHIPPED_PICTURES, metavar="DIR",
                         help="default: the shipped ones")  # fmt: skip
-    parser.add_argument("--streams", type=int, default=8, metavar="N",
-                        help="simulated streams per link family (default: 8)")  # fmt: skip
-    parser.add_argument("--live-windows", type=int, default=3, metavar="N",
-                        help="windows of the recorded trace (default: 3)")  # fmt: skip
-    parser.add_argument("--live-seconds", type=float, default=7.0, metavar="S",
-                        help="length of a window (default: 7)")  # fmt: skip
+    parser.add_argument("--streams", type=int, default=12, metavar="N",
+                        help="simulated streams per link family (default: 12)")  # fmt: skip
+    parser.add_argument("--live-windows", type=int, default=4, metavar="N",
+                        help="windows of the recorded trace (default: 4)")  # fmt: skip
+    parser.add_argument("--live-seconds", type=float, default=8.0, metavar="S",
+                        help="length of a window (default: 8)")  # fmt: skip
     parser.set_defaults(run=run)
 
 
