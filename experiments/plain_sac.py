@@ -24,7 +24,7 @@ from adaptive_split.trace_sets import default_traces
 def main() -> None:
     """Train, then play it beside the shipped controller on test streams."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=20_000)
+    parser.add_argument("--frames", type=int, default=8_000)
     arguments = parser.parse_args()
     scenario = load_scenario("default")
     learning, sentence = default_traces("train")
