@@ -18,7 +18,6 @@ from adaptive_split.planner import (
     Floats,
     Moment,
     Readings,
-    combine,
     give_up_s,
     link_pairs,
     mean_uplink_over_s,
@@ -138,8 +137,6 @@ class View:
     """Shape `(L, P, len(PAYLOAD_COLUMNS))`, clipped."""
     candidates: Floats
     """Shape `(L, N, len(CANDIDATE_COLUMNS))`."""
-    on_time: Floats
-    """The distribution planner's chance of every payload, shape `(L, P)`."""
 
     @property
     def base(self) -> Floats:
@@ -165,12 +162,7 @@ def observe(table: CandidateTable, moment: Moment, prices: BacklogPrices) -> Vie
     context = _context(table, moment, rate, valid)
     payloads = _payload_rows(table, moment, rate, delay, readings)
     candidates = _candidate_rows(table, moment, prices, readings)
-    return View(moment, context, payloads, candidates, readings.share())
-
-
-def planned_utility(table: CandidateTable, view: View) -> Floats:
-    """What the distribution planner expects of every candidate, shape `(L, N)`."""
-    return combine(table, view.base, view.gain, view.on_time)
+    return View(moment, context, payloads, candidates)
 
 
 def logit(chance: Floats) -> Floats:

@@ -89,7 +89,6 @@ class CandidateTable:
         self.head_s: Floats = np.concatenate([[0.0], np.cumsum(stages)])
         splits = np.array([split for split, _ in grid.payloads])
         self.payload_split = splits
-        self.payload_bits = np.array([bits for _, bits in grid.payloads])
         encoder_s: Floats = np.array(device.encoder_s, np.float64)
         self.ready_s: Floats = self.head_s[splits] + encoder_s[splits]
         self.tail_s: Floats = np.array([server.tail_s(int(split)) for split in splits])

@@ -13,7 +13,14 @@ from adaptive_split.decision import NEVER, DecisionGrid
 from adaptive_split.objective import Objective
 from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS
 from adaptive_split.outcomes import Outcomes
-from adaptive_split.planner import CandidateTable, Moment, Radio
+from adaptive_split.planner import (
+    CandidateTable,
+    Moment,
+    Radio,
+    combine,
+    link_pairs,
+    read_link,
+)
 from adaptive_split.profile import Profile
 from adaptive_split.runtime.controller import ForecastWeights
 from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream
@@ -186,3 +193,13 @@ def weights(seed=None, payload_columns=NUM_PAYLOAD_COLUMNS, width=8):
         forecast=(*first, *net(width + payload_columns, width, width, 1)),
         residual=tuple(net(context + payload_columns + own + 1, width, width, 1)),
     )  # fmt: skip
+
+
+def on_time(table, view):
+    """The distribution planner's chance of every payload, shape `(L, P)`."""
+    return read_link(table, view.moment, *link_pairs(view.moment)).share()
+
+
+def planned_utility(table, view):
+    """What the distribution planner expects of every candidate, shape `(L, N)`."""
+    return combine(table, view.base, view.gain, on_time(table, view))

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from adaptive_split.agents.baselines import Oracle, Static, TwoArm
 from adaptive_split.agents.evaluate import mean_utility
-from adaptive_split.agents.tune import RULE_THRESHOLDS
 from adaptive_split.planner import BacklogPrices, CandidateTable, Floats
 from adaptive_split.runtime.controller import Choice
 from adaptive_split.runtime.simulator import Simulator
@@ -21,6 +20,7 @@ ORACLE_PRICES = tuple(
     for device in (0.1, 0.3)
     for uplink in (0.05, 0.1, 0.3)
 )
+RULE_THRESHOLDS = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0)
 FEW_STREAMS = 16
 FINALISTS = 5
 MOST_LANES = 1024

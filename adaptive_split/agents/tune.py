@@ -1,4 +1,4 @@
-"""Pick the knobs of planners and rules, and the best static decision, by playing them."""
+"""Pick the knobs of planners, and the best static decision, by playing them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from adaptive_split.agents.baselines import Static, TwoArm
+from adaptive_split.agents.baselines import Static
 from adaptive_split.agents.evaluate import mean_utility
 from adaptive_split.planner import CandidateTable
 from adaptive_split.runtime.controller import (
@@ -23,7 +23,6 @@ UPLINK_PRICES = (0.0, 0.03, 0.1)
 SAFETIES = (1.0, 0.7, 0.5)
 WINDOWS = ((1, 1), (2, 1), (2, 4), (4, 4), (4, 1), (8, 2), (16, 1), (16, 4), (16, 16))
 TWO_WINDOW_SAFETIES = (1.0, 0.8, 0.6)
-RULE_THRESHOLDS = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0)
 
 
 def best_static(
@@ -37,23 +36,6 @@ def best_static(
     tried = range(len(table.grid)) if among is None else among
     values = {index: mean_utility(Static(index), table, streams) for index in tried}
     return max(values, key=lambda index: values[index]), values
-
-
-def best_two_arm(
-    table: CandidateTable, streams: Sequence[Stream], static_values: dict[int, float]
-) -> TwoArm:
-    """Search local decision, picture rung and threshold of the two-arm rule."""
-    grid = table.grid
-    ranked = sorted(static_values, key=lambda index: -static_values[index])
-    local = [index for index in ranked if grid.local[index]][:2]
-    pictures = [index for index in range(len(grid)) if grid.split_point[index] == 0]
-    rules = [
-        TwoArm(arm, picture, threshold)
-        for arm in local
-        for picture in pictures
-        for threshold in RULE_THRESHOLDS
-    ]
-    return max(rules, key=lambda rule: mean_utility(rule, table, streams))
 
 
 def planner_settings() -> list[PlannerSettings]:

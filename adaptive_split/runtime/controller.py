@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.errors import BundleError
 from adaptive_split.observation import PAYLOAD_COLUMNS, View, observe
 from adaptive_split.planner import (
     BacklogPrices,
@@ -231,7 +232,10 @@ class ForecastController:
         guard_margin: float = 0.0,
     ) -> None:
         if weights.payload_mean.shape != (len(PAYLOAD_COLUMNS),):
-            raise ValueError("the network must have been trained on these payload columns")
+            raise BundleError(
+                f"the network must have been trained on {len(PAYLOAD_COLUMNS)} payload columns; "
+                f"got {weights.payload_mean.shape}; train it with this version"
+            )
         self.table, self.weights, self.prices = table, weights, prices
         self._has_residual = bool(np.any(weights.residual[-2]) or np.any(weights.residual[-1]))
         self.guard_candidate, self.guard_margin = guard_candidate, guard_margin

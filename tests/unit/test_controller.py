@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from adaptive_split.observation import observe, planned_utility
+from adaptive_split.errors import BundleError
+from adaptive_split.observation import observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import (
     DistributionPlanner,
@@ -53,10 +54,10 @@ def test_every_planner_sends_over_a_fast_link_and_not_over_a_dead_one(table, kin
 def test_the_distribution_planner_weighs_all_readings_alike(table, fast_lately):
     view = observe(table, fast_lately, SETTINGS.prices)
 
-    assert DistributionPlanner(table, SETTINGS).choose(fast_lately) == planned_utility(
+    assert DistributionPlanner(table, SETTINGS).choose(fast_lately) == support.planned_utility(
         table, view
     ).argmax(1)
-    np.testing.assert_allclose(view.on_time, 4 / 16)
+    np.testing.assert_allclose(support.on_time(table, view), 4 / 16)
 
 
 def test_the_two_window_planner_may_look_at_the_newest_readings_only(table, fast_lately):
@@ -79,14 +80,14 @@ def test_a_safety_factor_makes_a_planner_more_cautious(table):
     rest = 0.2 - table.ready_s[payload] - table.tail_s[payload] - table.keep_back_s[payload] - 0.01
     just = table.mean_bytes[payload] * 8e-6 / rest * 1.02
     moment = support.moment(sample_mbps=just, sample_rtt_s=0.01, sample_wait_s=0.0, slack_s=0.2)
-    views = [observe(table, moment, SETTINGS.prices)]
+    view = observe(table, moment, SETTINGS.prices)
     moment_at_half = support.moment(
         sample_mbps=just / 2, sample_rtt_s=0.01, sample_wait_s=0.0, slack_s=0.2
     )
 
     cautious = Planner(table, PlannerSettings(safety=0.5)).choose(moment)
 
-    assert views[0].on_time[0, payload] == 1
+    assert support.on_time(table, view)[0, payload] == 1
     assert cautious == Planner(table, SETTINGS).choose(moment_at_half)
 
 
@@ -98,8 +99,10 @@ def test_an_untrained_forecast_is_the_planner(table):
 
     clipped = 1 / (1 + np.exp(5.0))
     chance = forecast(weights, view.context, view.payloads)
-    np.testing.assert_allclose(chance, np.clip(view.on_time, clipped, 1 - clipped), atol=1e-6)
-    np.testing.assert_allclose(values, planned_utility(table, view), atol=2e-2)
+    np.testing.assert_allclose(
+        chance, np.clip(support.on_time(table, view), clipped, 1 - clipped), atol=1e-6
+    )
+    np.testing.assert_allclose(values, support.planned_utility(table, view), atol=2e-2)
 
 
 def test_a_guard_keeps_its_candidate_unless_another_promises_more_than_the_margin(table):
@@ -119,5 +122,5 @@ def test_a_guard_keeps_its_candidate_unless_another_promises_more_than_the_margi
 
 
 def test_weights_of_other_columns_are_refused(table):
-    with pytest.raises(ValueError, match="trained on these payload columns"):
+    with pytest.raises(BundleError, match="trained on 14 payload columns; got"):
         ForecastController(table, support.weights(payload_columns=5), BacklogPrices())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from adaptive_split import observation
 from adaptive_split.envs.split_env import SplitEnv
 from adaptive_split.objective import Objective
-from adaptive_split.observation import bounds, flat_size, observe, planned_utility
+from adaptive_split.observation import bounds, flat_size, observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.live_controller import moment_of
 from adaptive_split.runtime.simulator import Simulator
@@ -90,20 +90,10 @@ def test_the_first_payload_column_is_the_log_odds_of_the_planned_chance():
     table = support.table()
     view = observe(table, support.moment(lanes=5), PRICES)
 
-    odds = np.log(np.clip(view.on_time, 1e-9, 1) / np.clip(1 - view.on_time, 1e-9, 1))
+    chance = support.on_time(table, view)
+    odds = np.log(np.clip(chance, 1e-9, 1) / np.clip(1 - chance, 1e-9, 1))
 
     np.testing.assert_allclose(view.payloads[..., 0], np.clip(odds, -5, 5), atol=1e-6)
-
-
-def test_planned_utility_is_base_and_gain_at_the_planned_chance():
-    table = support.table()
-    view = observe(table, support.moment(lanes=3), PRICES)
-
-    for lane in range(3):
-        for index, payload in enumerate(table.grid.payload_index):
-            chance = view.on_time[lane, max(payload, 0)]
-            expected = view.base[lane, index] + view.gain[lane, index] * chance
-            np.testing.assert_allclose(planned_utility(table, view)[lane, index], expected)
 
 
 def test_the_environment_page_lists_every_column():

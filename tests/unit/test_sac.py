@@ -16,7 +16,7 @@ from adaptive_split.agents.sac import (
 from adaptive_split.agents.sb3_env import TraceVecEnv
 from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import ConfigError
-from adaptive_split.observation import bounds, observe, planned_utility
+from adaptive_split.observation import bounds, observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, forecast
 from adaptive_split.runtime.simulator import Simulator
@@ -90,7 +90,7 @@ def test_numpy_and_torch_decide_the_same_in_ten_thousand_moments(table, policy, 
         found = controller.values(view)
         np.testing.assert_allclose(found, values.numpy(), atol=1e-4)
         np.testing.assert_array_equal(found.argmax(1), policy._predict(flat, True).numpy())
-        planned_apart += (found.argmax(1) != planned_utility(table, view).argmax(1)).sum()
+        planned_apart += (found.argmax(1) != support.planned_utility(table, view).argmax(1)).sum()
 
     assert planned_apart > 100  # the networks do have a say
 
@@ -101,7 +101,7 @@ def test_an_untrained_policy_is_the_planner(table, policy, views):
             values, _ = policy.values(torch.as_tensor(view.flat()))
 
         # Chances are clipped to the range of their logit, hence the tolerance.
-        np.testing.assert_allclose(values.numpy(), planned_utility(table, view), atol=1e-2)
+        np.testing.assert_allclose(values.numpy(), support.planned_utility(table, view), atol=1e-2)
 
 
 def test_values_of_chosen_candidates_are_those_of_all(policy, views):
