@@ -7,12 +7,14 @@ grids; expected utilities follow from chances by `base + gain * on_time`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.planner import (
+    MARGIN_S,
     BacklogPrices,
     CandidateTable,
     Floats,
@@ -27,7 +29,8 @@ from adaptive_split.planner import (
     utility_terms,
 )
 
-VERSION = 1
+VERSION = 2
+"""Raised with every change; columns of context may be appended, nothing else changes in place."""
 WINDOW = 16
 
 
@@ -79,7 +82,9 @@ CONTEXT = (
     Column("energy_price", "1/J", 0, 2),
     Column("byte_price", "1/MB", 0, 10),
     Column("server_usable", "1", 0, 1),
+    Column("mission_ratio", "ln ratio", -3, 3),
 )
+"""New columns go to the end: a controller trained on fewer reads the first ones."""
 
 PAYLOAD_COLUMNS = (
     Column("chance_16", "logit", -5, 5),
@@ -152,7 +157,7 @@ class View:
         """Lay the view out as the observation vector, shape `(L, flat_size)`."""
         lanes = len(self.context)
         parts = (self.context, self.payloads.reshape(lanes, -1), self.candidates.reshape(lanes, -1))
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
 
 
 def observe(table: CandidateTable, moment: Moment, prices: BacklogPrices) -> View:
@@ -208,12 +213,21 @@ def _context(
         moment.timeouts / WINDOW, uplink_wait_s(moment) / slo,
         moment.slack_s / slo, moment.gap_s * objective.fps, moment.waiting,
         sure[:, 0], sure.mean(1), np.log(moment.device_slowdown), moment.soc,
-        ones * np.log(slo), ones * np.log(objective.fps), ones * objective.energy_price,
-        ones * objective.byte_price, moment.server_usable.astype(float),
+        ones * np.log(slo), ones * np.log(objective.fps), moment.energy_price,
+        ones * objective.byte_price, moment.server_usable,
+        np.log(np.maximum(moment.mission_ratio, 1e-3)),
     ]  # fmt: skip
-    low = np.array([column.low for column in CONTEXT])
-    high = np.array([column.high for column in CONTEXT])
-    return np.asarray(np.clip(np.stack(columns, 1), low, high))
+    low = np.array([[column.low] for column in CONTEXT])
+    high = np.array([[column.high] for column in CONTEXT])
+    return np.ascontiguousarray(np.clip(np.stack(columns), low, high).T)
+
+
+def _clipped(rows: Sequence[Floats], columns: Sequence[Column], shape: tuple[int, ...]) -> Floats:
+    """Put one array per column, broadcast to `shape`, behind each other on a new last axis."""
+    out = np.empty((*shape, len(columns)))
+    for index, (row, column) in enumerate(zip(rows, columns, strict=True)):
+        np.clip(row, column.low, column.high, out=out[..., index])
+    return out
 
 
 def _filled(values: Floats, known: NDArray[np.bool_], default: float) -> Floats:
@@ -246,21 +260,19 @@ def _payload_rows(
     last_arrival = arrivals[lanes, newest]
     worst = np.where(recent[:, :, None], arrivals[:, :4], -np.inf).max(1)
     worst = np.where(np.isfinite(worst), worst, last_arrival)
-    shape = give_up.shape
+    slow = moment.device_slowdown[:, None]
+    server = np.where(np.isnan(moment.sample_slowdown[:, :1]), 1.0, moment.sample_slowdown[:, :1])
     rows = [
         logit(on_time), logit(chance_4), logit(chance_low),
         (give_up - last_arrival) / slo, (give_up - summary.arrival_s[:, 0]) / slo,
         (give_up - worst) / slo, readings.upload_s[lanes, newest] / slo,
         summary.upload_s[:, 0] / slo,
-        np.broadcast_to(np.log(table.mean_bytes / 1e3), shape),
-        np.broadcast_to(table.ready_s / slo, shape), np.broadcast_to(table.tail_s / slo, shape),
-        np.broadcast_to(table.keep_back_s / slo, shape),
+        np.log(table.mean_bytes / 1e3), table.ready_s * slow / slo, table.tail_s * server / slo,
+        (table.fallback_s * slow + MARGIN_S) / slo,
         (give_up - summary.arrival_s[:, 1]) / slo,
         mean_uplink_over_s(table, moment, readings) * table.objective.fps,
     ]  # fmt: skip
-    low = np.array([column.low for column in PAYLOAD_COLUMNS])
-    high = np.array([column.high for column in PAYLOAD_COLUMNS])
-    return np.asarray(np.clip(np.stack(rows, 2), low, high))
+    return _clipped(rows, PAYLOAD_COLUMNS, give_up.shape)
 
 
 def _candidate_rows(
@@ -268,10 +280,5 @@ def _candidate_rows(
 ) -> Floats:
     base, gain = utility_terms(table, moment, prices, readings)
     busy = table.busy_s * moment.device_slowdown[:, None] / table.objective.slo_s
-    rows = [
-        base, gain, overrun_s(table, moment) * table.objective.fps, busy,
-        np.broadcast_to(table.send_share, base.shape),
-    ]  # fmt: skip
-    low = np.array([column.low for column in CANDIDATE_COLUMNS])
-    high = np.array([column.high for column in CANDIDATE_COLUMNS])
-    return np.asarray(np.clip(np.stack(rows, 2), low, high))
+    rows = [base, gain, overrun_s(table, moment) * table.objective.fps, busy, table.send_share]
+    return _clipped(rows, CANDIDATE_COLUMNS, base.shape)

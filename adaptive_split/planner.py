@@ -51,8 +51,8 @@ class CandidateTable:
         head_s: Device time until exit j has answered, index 0..S (0 at index 0), shape `(S+1,)`.
         ready_s: Device time until a payload is ready to send, shape `(P,)`.
         tail_s: Server time of a payload, shape `(P,)`.
-        keep_back_s: Time before the deadline at which the device gives up on a payload: what the
-            fallback still needs, shape `(P,)`.
+        fallback_s: Device time that a payload's fallback still needs, shape `(P,)`.
+        keep_back_s: Time before the deadline at which a device as profiled gives up, `(P,)`.
         mean_bytes: Bytes on the wire of a payload, overhead included, shape `(P,)`.
         exit_share, exit_right: Probability that candidate c is answered at exit j on the device,
             and rightly so, shape `(N, S)`.
@@ -92,12 +92,14 @@ class CandidateTable:
         encoder_s: Floats = np.array(device.encoder_s, np.float64)
         self.ready_s: Floats = self.head_s[splits] + encoder_s[splits]
         self.tail_s: Floats = np.array([server.tail_s(int(split)) for split in splits])
-        self.keep_back_s: Floats = np.where(splits == 0, self.head_s[1], 0.0) + MARGIN_S
+        self.fallback_s: Floats = np.where(splits == 0, self.head_s[1], 0.0)
+        self.keep_back_s: Floats = self.fallback_s + MARGIN_S
         sizes = outcomes.payload_bytes.astype(np.float64)
         self.wire_bytes: Floats = sizes + radio.overhead_bytes
         self.mean_bytes: Floats = np.asarray(self.wire_bytes.mean(0))
         self._count_outcomes(outcomes)
-        self.busy_s: Floats = self._busy_s()
+        ready = np.where(grid.local, 0.0, self.ready_s[grid.payload_index])
+        self.busy_s: Floats = self.exit_share @ self.head_s[1:] + self.send_share * ready
 
     def _count_outcomes(self, outcomes: Outcomes) -> None:
         grid = self.grid
@@ -126,10 +128,6 @@ class CandidateTable:
                 self.server_right[index] = (sent & answered[:, payload]).mean()
                 deepest = max(chosen.split_point, 1) - 1
                 self.fallback_right[index] = (sent & right[:, deepest]).mean()
-
-    def _busy_s(self) -> Floats:
-        ready = np.where(self.grid.local, 0.0, self.ready_s[self.grid.payload_index])
-        return np.asarray(self.exit_share @ self.head_s[1:] + self.send_share * ready)
 
 
 def first_exit(
@@ -185,6 +183,10 @@ class Moment:
     device_slowdown: Floats
     soc: Floats
     """State of charge in [0, 1]; 1 where there is no battery."""
+    mission_ratio: Floats
+    """State of charge over the share of the mission's time that is left; 1 without a battery."""
+    energy_price: Floats
+    """Price of a joule in force, in 1/J, shape `(L,)`."""
     server_usable: NDArray[np.bool_]
 
 
@@ -223,7 +225,8 @@ def uplink_wait_s(moment: Moment) -> Floats:
 
     An overdue request adds half its delay: outages last the longer the older they are.
     """
-    expected = np.nan_to_num(moment.sample_rtt_s[:, 0], nan=DEFAULT_RTT_S) + 0.05
+    newest = moment.sample_rtt_s[:, 0]
+    expected = np.where(np.isnan(newest), DEFAULT_RTT_S, newest) + 0.05
     overdue = np.maximum(moment.unanswered_s - expected, 0.0)
     return np.maximum(moment.uplink_busy_s, 0.5 * overdue)
 
@@ -243,7 +246,11 @@ class Readings:
 
     def share(self) -> Floats:
         """Share of the valid readings under which each payload is on time, `(L, P)`."""
-        return np.asarray(self.in_time.sum(1) / np.maximum(self.valid.sum(1), 1)[:, None])
+        return np.asarray(self.num_in_time() / np.maximum(self.valid.sum(1), 1)[:, None])
+
+    def num_in_time(self) -> NDArray[np.int32]:
+        """Number of readings under which each payload is on time, `(L, P)`."""
+        return np.asarray(np.add.reduce(self.in_time, 1, dtype=np.int32))
 
 
 def read_link(
@@ -262,15 +269,18 @@ def read_link(
         delay_s: Round trip plus server wait, shape `(L, W)`.
         valid: Which readings count, shape `(L, W)`; all by default.
     """
-    seconds_per_byte = 8e-6 / np.maximum(rate_mbps, 1e-3)
-    upload = seconds_per_byte[:, :, None] * table.mean_bytes
-    server_slow = np.nan_to_num(moment.sample_slowdown[:, :1], nan=1.0)
+    # Sums over the readings are several times as fast where these lie outermost in memory.
+    rate, delay = (np.ascontiguousarray(row.T)[:, :, None] for row in (rate_mbps, delay_s))
+    counts = np.ones(rate.shape[:2], bool) if valid is None else np.ascontiguousarray(valid.T)
+    upload: Floats = 8e-6 / np.maximum(rate, 1e-3) * table.mean_bytes
+    newest = moment.sample_slowdown[:, :1]
+    server_slow = np.where(np.isnan(newest), 1.0, newest)
     fixed = send_begin_s(table, moment) + table.tail_s * server_slow
-    arrival = upload + (fixed[:, None, :] + delay_s[:, :, None])
-    if valid is None:
-        valid = np.ones(rate_mbps.shape, bool)
-    in_time = (arrival <= give_up_s(table, moment)[:, None, :]) & valid[:, :, None]
-    return Readings(valid, upload, arrival, in_time)
+    arrival: Floats = fixed + delay
+    arrival += upload
+    in_time = arrival <= give_up_s(table, moment)
+    in_time &= counts[:, :, None]
+    return Readings(counts.T, upload.swapaxes(0, 1), arrival.swapaxes(0, 1), in_time.swapaxes(0, 1))
 
 
 def send_begin_s(table: CandidateTable, moment: Moment) -> Floats:
@@ -281,15 +291,20 @@ def send_begin_s(table: CandidateTable, moment: Moment) -> Floats:
 
 def give_up_s(table: CandidateTable, moment: Moment) -> Floats:
     """When the device gives up on each payload, from now, shape `(L, P)`."""
-    return moment.slack_s[:, None] - table.keep_back_s * moment.device_slowdown[:, None]
+    fallback_s = table.fallback_s * moment.device_slowdown[:, None]
+    return moment.slack_s[:, None] - MARGIN_S - fallback_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacklogPrices:
-    """Utility lost per frame by which device and uplink run into the next frame."""
+    """What a frame costs the frames after it."""
 
     device: float = 0.3
+    """Utility lost per frame by which the device runs into the next frame."""
     uplink: float = 0.1
+    """The same for the uplink."""
+    late: float = 0.0
+    """Utility lost by a payload whose answer is late: it kept the uplink busy for nothing."""
 
 
 def utility_terms(
@@ -312,32 +327,30 @@ def utility_terms(
         `(base, gain)`, each `(L, N)`; `gain` is 0 for local candidates.
     """
     grid, objective, radio = table.grid, table.objective, table.radio
-    slow = moment.device_slowdown[:, None]
-    slack = moment.slack_s[:, None]
+    slow, price = moment.device_slowdown[:, None], moment.energy_price[:, None]
     head = table.head_s[1:] * slow
     # The device stops at the deepest exit that it can reach before the deadline.
-    fit = (head <= slack - MARGIN_S).sum(1)
-    reached = np.arange(1, grid.num_stages + 1) <= fit[:, None]
-    base = reached @ table.exit_right.T
-    payload = np.maximum(grid.payload_index, 0)
-    stops = grid.split_point > fit[:, None]
-    base += np.where(stops, table.stop_right[:, fit].T, 0.0)
-    sends = ~grid.local & ~stops
-    base += np.where(sends, table.fallback_right, 0.0)
-    gain = np.where(sends, table.server_right - table.fallback_right, 0.0)
+    fit = (head <= moment.slack_s[:, None] - MARGIN_S).sum(1)[:, None]
+    stops = grid.split_point > fit
+    sends = ~(grid.local | stops)
+    base = (np.arange(1, grid.num_stages + 1) <= fit) @ table.exit_right.T
+    base += sends * table.fallback_right
+    if stops.any():
+        base += stops * table.stop_right.T[fit[:, 0]]
+    gain = sends * (table.server_right - table.fallback_right)
 
-    sent = table.send_share * sends
-    bits_j = radio.joules_per_mbit * table.mean_bytes * 8e-6
-    redo_j = table.device.compute_w * table.head_s[1] * slow * (grid.split_point == 0)
-    base -= objective.energy_price * (table.device.compute_w * table.busy_s * slow + redo_j)
-    gain += objective.energy_price * redo_j
-    bytes_price = objective.byte_price * table.mean_bytes * 1e-6
-
+    redo_j = (table.device.compute_w * table.head_s[1]) * slow * (grid.split_point == 0)
+    base -= price * ((table.device.compute_w * table.busy_s) * slow + redo_j)
+    base -= (prices.device * objective.fps) * overrun_s(table, moment)
+    gain += price * redo_j
     late, early = _uplink_costs(table, moment, prices, readings)
-    base -= prices.device * objective.fps * overrun_s(table, moment)
-    base -= (objective.energy_price * bits_j + bytes_price + late)[:, payload] * sent
-    gain += (late - early)[:, payload] * sent
-    base = np.where(~grid.local & ~moment.server_usable[:, None], -1e3, base)
+    bits_j = radio.joules_per_mbit * table.mean_bytes * 8e-6
+    sending = price * bits_j + objective.byte_price * table.mean_bytes * 1e-6 + late
+    payload, sent = np.maximum(grid.payload_index, 0), sends * table.send_share
+    base -= (sending + prices.late).take(payload, 1) * sent
+    gain += (late - early + prices.late).take(payload, 1) * sent
+    if not moment.server_usable.all():
+        base[~(grid.local | moment.server_usable[:, None])] = -1e3
     return base, gain
 
 
@@ -350,7 +363,7 @@ def overrun_s(table: CandidateTable, moment: Moment) -> Floats:
     over_head, over_send = np.maximum(head - gap, 0.0), np.maximum(ready - gap, 0.0)
     payload = np.maximum(table.grid.payload_index, 0)
     sent = table.send_share * ~table.grid.local
-    return np.asarray(over_head @ table.exit_share.T + over_send[:, payload] * sent)
+    return np.asarray(over_head @ table.exit_share.T + over_send.take(payload, 1) * sent)
 
 
 def _uplink_costs(
@@ -358,16 +371,15 @@ def _uplink_costs(
 ) -> tuple[Floats, Floats]:
     """Price of the time on the uplink when a payload is late, and when it is on time, `(L, P)`."""
     objective = table.objective
-    over = _uplink_over_s(table, moment, readings)
+    cost = _uplink_over_s(table, moment, readings)
+    cost *= prices.uplink * objective.fps
     charged = np.minimum(readings.upload_s, objective.slo_s)
-    cost = prices.uplink * objective.fps * over
-    cost += objective.energy_price * table.radio.watts * charged
-    valid, in_time = readings.valid[:, :, None], readings.in_time
-    count = np.maximum(valid.sum(1), 1)
-    early_count = in_time.sum(1)
-    total, early = (cost * valid).sum(1), (cost * in_time).sum(1)
-    mean = total / count
-    late_count = count - early_count
+    charged *= (moment.energy_price * table.radio.watts)[:, None, None]
+    cost += charged
+    count, early_count = np.maximum(readings.valid.sum(1), 1)[:, None], readings.num_in_time()
+    total = (cost * readings.valid[:, :, None]).sum(1)
+    early = (cost * readings.in_time).sum(1)
+    late_count, mean = count - early_count, total / count
     late = np.where(late_count > 0, (total - early) / np.maximum(late_count, 1), mean)
     early = np.where(early_count > 0, early / np.maximum(early_count, 1), mean)
     return np.maximum(late, early), early
@@ -377,8 +389,8 @@ def _uplink_over_s(table: CandidateTable, moment: Moment, readings: Readings) ->
     """Time by which each payload keeps the uplink beyond the next picture, `(L, W, P)`."""
     next_ready = np.maximum(moment.gap_s, 0.0) + table.ready_s[0] * moment.device_slowdown
     begin = send_begin_s(table, moment) - next_ready[:, None]
-    over = np.clip(readings.upload_s + begin[:, None, :], 0.0, table.objective.slo_s)
-    return np.asarray(over)
+    over = np.maximum(readings.upload_s + begin[:, None, :], 0.0)
+    return np.asarray(np.minimum(over, table.objective.slo_s, out=over))
 
 
 def mean_uplink_over_s(table: CandidateTable, moment: Moment, readings: Readings) -> Floats:
@@ -389,4 +401,4 @@ def mean_uplink_over_s(table: CandidateTable, moment: Moment, readings: Readings
 
 def combine(table: CandidateTable, base: Floats, gain: Floats, on_time: Floats) -> Floats:
     """Expected utility of every candidate from its payload's chance to be on time, `(L, N)`."""
-    return base + gain * on_time[:, np.maximum(table.grid.payload_index, 0)]
+    return base + gain * on_time.take(np.maximum(table.grid.payload_index, 0), 1)

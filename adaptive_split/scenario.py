@@ -72,6 +72,56 @@ class GridSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Battery:
+    """The battery of a simulated device; when it is empty, the mission is over."""
+
+    capacity_j: float
+    idle_w: float
+    """Power that it gives all the time, beside the energy of the frames."""
+    start_soc: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse batteries that cannot be."""
+        if not self.capacity_j > 0:
+            raise ConfigError(f"battery capacity_j must be positive; got {self.capacity_j!r}")
+        if not self.idle_w >= 0:
+            raise ConfigError(f"battery idle_w must be 0 or more; got {self.idle_w!r}")
+        if not 0 < self.start_soc <= 1:
+            raise ConfigError(f"battery start_soc must lie in (0, 1]; got {self.start_soc!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thermal:
+    """How a simulated device heats up and throttles; a first-order model, its values a guess."""
+
+    ambient_c: float
+    """Temperature of the device while it rests, and at the start."""
+    resistance_c_per_w: float
+    """Rise of the settled temperature per watt of computing."""
+    time_constant_s: float
+    throttle_at_c: float
+    """Above this the device slows down,"""
+    resume_below_c: float
+    """and below this it no longer does."""
+    slowdown: float
+    """Factor on the device's times while it throttles, 1 or more."""
+    source: str = "assumed: not measured on a device"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot throttle or cannot resume."""
+        for name in ("resistance_c_per_w", "time_constant_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"thermal {name} must be positive; got {getattr(self, name)!r}")
+        if not self.slowdown >= 1:
+            raise ConfigError(f"thermal slowdown must be 1 or more; got {self.slowdown!r}")
+        if not self.ambient_c < self.resume_below_c <= self.throttle_at_c:
+            raise ConfigError(
+                "thermal temperatures must ascend: ambient_c, resume_below_c, throttle_at_c; got "
+                f"{self.ambient_c!r}, {self.resume_below_c!r}, {self.throttle_at_c!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Scenario:
     """Everything an environment needs except the traces."""
 
@@ -84,6 +134,10 @@ class Scenario:
     radio: Radio = field(default_factory=Radio)
     load: ServerLoad = field(default_factory=ServerLoad)
     camera: Camera = field(default_factory=Camera)
+    battery: Battery | None = None
+    """None: the charge does not count."""
+    thermal: Thermal | None = None
+    """None: it never throttles."""
 
     def outcomes(self, subset: str) -> Outcomes:
         """Load the measured answers of one half of the pictures.
@@ -127,7 +181,7 @@ def load_scenario(name_or_path: str, bundle: str | None = None) -> Scenario:
         raise ConfigError(f"a scenario must be valid TOML; got {path}: {error}") from error
     sections: dict[str, type] = {
         "objective": Objective, "grid": GridSettings, "radio": Radio, "server": ServerLoad,
-        "camera": Camera,
+        "camera": Camera, "battery": Battery, "thermal": Thermal,
     }  # fmt: skip
     plain = ("bundle", "device_profile", "server_profile")
     unknown = sorted(set(data) - set(sections) - set(plain))
@@ -135,7 +189,11 @@ def load_scenario(name_or_path: str, bundle: str | None = None) -> Scenario:
         raise ConfigError(
             f"{path}: unknown key {unknown[0]!r}; known are {', '.join((*plain, *sections))}"
         )
-    values = {name: _section(path, name, kind, data) for name, kind in sections.items()}
+    values = {
+        name: _section(path, name, kind, data)
+        for name, kind in sections.items()
+        if name in data or name not in ("battery", "thermal")
+    }
     found = _bundle_of(path, data) if bundle is None else bundle_path(bundle)
     model = ModelBundle.load(found)
     knobs = values["grid"]
@@ -153,7 +211,8 @@ def load_scenario(name_or_path: str, bundle: str | None = None) -> Scenario:
     return Scenario(
         name=path.stem, bundle=model, grid=grid, device=profiles["device"],
         server=profiles["server"], objective=values["objective"], radio=values["radio"],
-        load=values["server"], camera=values["camera"],
+        load=values["server"], camera=values["camera"], battery=values.get("battery"),
+        thermal=values.get("thermal"),
     )  # fmt: skip
 
 

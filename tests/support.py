@@ -147,6 +147,8 @@ def moment(lanes=1, seed=0, samples=16, **changes):
         "confidences": generator.random((lanes, 8)),
         "device_slowdown": np.ones(lanes),
         "soc": np.ones(lanes),
+        "mission_ratio": np.ones(lanes),
+        "energy_price": np.full(lanes, 0.05),
         "server_usable": np.ones(lanes, bool),
     }
     for name, value in changes.items():

@@ -13,11 +13,16 @@ from adaptive_split.cli.common import Bars, Commands, add_command, load_controll
 from adaptive_split.errors import ConfigError
 
 if TYPE_CHECKING:
+    from adaptive_split.envs.vector_env import TraceVectorEnv
     from adaptive_split.planner import Moment
+    from adaptive_split.runtime.simulator import Simulator
     from adaptive_split.runtime.transport import GrpcTransport
     from adaptive_split.scenario import Scenario
 
 Numbers = dict[str, Any]
+SIMULATED_LANES = (1, 128, 512)
+ENV_LANES = 128
+"""As many as training has."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -95,32 +100,60 @@ def bench_decision(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
 
 
 def bench_simulator(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
-    """Step lanes with a fixed decision, then with the distribution planner."""
-    from adaptive_split.agents.baselines import Static
+    """Step lanes with fixed decisions, all candidates scored, a planner, and as an environment."""
+    import numpy as np
+
     from adaptive_split.agents.roster import make_policy
+    from adaptive_split.envs.vector_env import TraceVectorEnv
+    from adaptive_split.planner import BacklogPrices
     from adaptive_split.runtime.simulator import Simulator
     from adaptive_split.runtime.streams import StreamSource
     from adaptive_split.trace_sets import shipped
 
-    table = scenario.table("policy")
-    source = StreamSource(scenario, table.outcomes, shipped("train"))
+    table, traces = scenario.table("policy"), shipped("train")
+    planner, prices = make_policy("distribution-planner", table, None), BacklogPrices()
+    deciders: dict[str, Callable[[Simulator], Any]] = {
+        "fixed": lambda simulator: np.zeros(simulator.lanes, np.int64),
+        "all_scored": lambda one: one.true_utility(one.moment(), prices).argmax(1),
+        "planner": lambda simulator: planner.choose(simulator.moment()),
+    }
+    source = StreamSource(scenario, table.outcomes, traces)
+    drawn = source.draw_evenly(-(-SIMULATED_LANES[-1] // len(source.families)), seed=0)
     numbers: Numbers = {}
-    for lanes in (1, 128):
-        streams = (source.draw_evenly(-(-lanes // len(source.families)), seed=0))[:lanes]
-        for name, policy in (
-            ("fixed", Static(0)),
-            ("planner", make_policy("distribution-planner", table, None)),
-        ):
-            simulator, frames, begin = Simulator(table, streams), 0, time.perf_counter()
-            for index in range(repeats):
-                if simulator.done.all():
-                    simulator.reset()
-                frames += int((~simulator.done).sum())
-                simulator.step(policy.choose(simulator.moment()))
-                bars(f"{lanes} lanes, {name}", index + 1, repeats)
-            speed = frames / (time.perf_counter() - begin)
+    for lanes in SIMULATED_LANES:
+        # Families follow one another: take from each.
+        streams = drawn[:: len(drawn) // lanes][:lanes]
+        for name, decide in deciders.items():
+            step = partial(_step_lanes, Simulator(table, streams), decide)
+            speed = _frames_per_s(step, repeats, bars, f"{lanes} lanes, {name}")
             numbers[f"lanes_{lanes}_{name}"] = {"frames_per_s": speed}
-    return {"frames_per_s": numbers["lanes_128_fixed"]["frames_per_s"], **numbers}
+    env, generator = TraceVectorEnv(scenario, traces, ENV_LANES), np.random.default_rng(0)
+    env.reset(seed=0)
+    step = partial(_step_env, env, lambda: generator.integers(0, len(table.grid), ENV_LANES))
+    speed = _frames_per_s(step, repeats, bars, f"{ENV_LANES} lanes, environment")
+    numbers[f"lanes_{ENV_LANES}_environment"] = {"frames_per_s": speed}
+    return {"frames_per_s": numbers["lanes_512_fixed"]["frames_per_s"], **numbers}
+
+
+def _step_lanes(simulator: Simulator, decide: Callable[[Simulator], Any]) -> int:
+    """Step all lanes once, from the start again where all are done; how many frames started."""
+    if simulator.done.all():
+        simulator.reset()
+    return int(simulator.step(decide(simulator)).active.sum())
+
+
+def _step_env(env: TraceVectorEnv, choose: Callable[[], Any]) -> int:
+    """Step an environment with random decisions: observation and counterfactuals of all lanes."""
+    env.step(choose())
+    return env.num_envs
+
+
+def _frames_per_s(step: Callable[[], int], repeats: int, bars: Bars, label: str) -> float:
+    frames, begin = 0, time.perf_counter()
+    for index in range(repeats):
+        frames += step()
+        bars(label, index + 1, repeats)
+    return frames / (time.perf_counter() - begin)
 
 
 def bench_codec(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:

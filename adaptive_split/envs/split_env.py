@@ -60,6 +60,7 @@ class SplitEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     | `slo` | ln s | -4 | 2 |
     | `fps` | ln 1/s | -2 | 6 |
     | `energy_price` | 1/J | 0 | 2 |
+    | `mission_ratio` | ln ratio | -3 | 3 |
     | `byte_price` | 1/MB | 0 | 10 |
     | each payload: `chance_16`, `chance_4`, `chance_cautious` | logit | -5 | 5 |
     | `slack_last`, `slack_mean`, `slack_worst_4`, `slack_floor` | slo | -8 | 2 |

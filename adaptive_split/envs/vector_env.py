@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from adaptive_split.envs.split_env import find_traces
 from adaptive_split.observation import View, bounds, observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace
+
+
+Draw = Callable[[StreamSource, np.random.Generator], Stream]
 
 
 class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
@@ -34,6 +37,9 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         num_envs: Lanes.
         subset: Which half of the pictures: `policy` to train, `judge` to judge.
         prices: Backlog prices in the planner's formula.
+        draw: Draws the stream of a lane that starts; evenly over families by default.
+        expected: Whether the reward is the expected utility over pictures instead of that of the
+            picture shown: the same mean, far less noise.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -46,10 +52,14 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         *,
         subset: str = "policy",
         prices: BacklogPrices | None = None,
+        draw: Draw | None = None,
+        expected: bool = False,
     ) -> None:
         self.num_envs = num_envs
         self.table = scenario.table(subset)
         self.source = StreamSource(scenario, self.table.outcomes, traces)
+        self._draw = StreamSource.draw if draw is None else draw
+        self.expected = expected
         self.prices = BacklogPrices() if prices is None else prices
         low, high = bounds(self.table)
         self.single_observation_space = spaces.Box(low, high, dtype=np.float32)
@@ -66,7 +76,7 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Draw a stream for every lane and return the first observations, `(L, D)`."""
         super().reset(seed=seed, options=options)
-        streams = [self.source.draw(self.np_random) for _ in range(self.num_envs)]
+        streams = [self._draw(self.source, self.np_random) for _ in range(self.num_envs)]
         self._simulator = Simulator(self.table, streams)
         return self._observe(), {}
 
@@ -82,16 +92,24 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         """Take one candidate per lane."""
         simulator = self._simulator
         assert simulator is not None, "reset the environment first"
+        actions = np.asarray(actions)
+        assert self.view is not None
+        if self.expected:
+            nothing = BacklogPrices(device=0.0, uplink=0.0)
+            values = simulator.true_utility(self.view.moment, nothing)
         on_time, _ = simulator.payload_on_time()
-        report = simulator.step(np.asarray(actions))
+        report = simulator.step(actions)
+        reward = report.utility
+        if self.expected:
+            reward = np.where(report.active, values[np.arange(self.num_envs), actions], 0.0)
         ended = simulator.done.copy()
         infos: dict[str, Any] = {"payload_on_time": on_time}
         if ended.any():
             infos["final_obs"] = self._observe()
             lanes = np.flatnonzero(ended)
-            fresh = [self.source.draw(self.np_random) for _ in lanes]
+            fresh = [self._draw(self.source, self.np_random) for _ in lanes]
             simulator.replace(lanes, fresh)
-        return self._observe(), report.utility, np.zeros_like(ended), ended, infos
+        return self._observe(), reward, np.zeros_like(ended), ended, infos
 
     def _observe(self) -> NDArray[np.float32]:
         assert self._simulator is not None

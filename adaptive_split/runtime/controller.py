@@ -158,14 +158,15 @@ def forecast(weights: ForecastWeights, context: Floats, payloads: Floats) -> Flo
 
     Args:
         weights: The networks.
-        context: Shape `(L, C)`.
+        context: Shape `(L, C)`; columns after those that the networks were trained on are left out.
         payloads: Shape `(L, P, F)`; its first column is the planner's log odds.
 
     Returns:
         Shape `(L, P)`, in (0, 1).
     """
     w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights.forecast
-    scaled = (context.astype(np.float32) - weights.context_mean) / weights.context_scale
+    known = context[:, : weights.context_mean.size].astype(np.float32)
+    scaled = (known - weights.context_mean) / weights.context_scale
     hidden = np.maximum(np.maximum(scaled @ w1 + b1, 0) @ w2 + b2, 0)
     rows = (payloads.astype(np.float32) - weights.payload_mean) / weights.payload_scale
     width = hidden.shape[1]
@@ -192,14 +193,15 @@ def value_residual(
 
     Args:
         weights: The networks.
-        context: Shape `(L, C)`.
+        context: Shape `(L, C)`, as for `forecast`.
         payloads: Shape `(L, P, F)`.
         candidates: Shape `(L, N, G)`.
         chance: Forecast chance of every payload, shape `(L, P)`.
         payload_index: Payload of every candidate, -1 where it is local, shape `(N,)`.
     """
     w1, b1, w2, b2, w3, b3 = weights.residual
-    scaled = (context.astype(np.float32) - weights.context_mean) / weights.context_scale
+    known = context[:, : weights.context_mean.size].astype(np.float32)
+    scaled = (known - weights.context_mean) / weights.context_scale
     rows = (payloads.astype(np.float32) - weights.payload_mean) / weights.payload_scale
     size, columns = scaled.shape[1], rows.shape[2]
     # Parts of the first layer that are the same for many candidates are computed once.
@@ -217,10 +219,10 @@ class ForecastController:
     """The learned controller: forecast chances, put through the planner's own formula.
 
     A guard keeps the best static decision unless another one promises more than a margin above it.
+    Where nothing can be won a decision is kept for every frame, and the link is not probed.
     """
 
     name = "sac"
-    probes = True
 
     def __init__(
         self,
@@ -230,6 +232,7 @@ class ForecastController:
         *,
         guard_candidate: int | None = None,
         guard_margin: float = 0.0,
+        kept: int | None = None,
     ) -> None:
         if weights.payload_mean.shape != (len(PAYLOAD_COLUMNS),):
             raise BundleError(
@@ -239,6 +242,7 @@ class ForecastController:
         self.table, self.weights, self.prices = table, weights, prices
         self._has_residual = bool(np.any(weights.residual[-2]) or np.any(weights.residual[-1]))
         self.guard_candidate, self.guard_margin = guard_candidate, guard_margin
+        self.kept, self.probes = kept, kept is None
 
     def values(self, view: View) -> Floats:
         """Value of every candidate, shape `(L, N)`."""
@@ -254,6 +258,8 @@ class ForecastController:
 
     def choose(self, moment: Moment) -> Choice:
         """Take the candidate of highest value, or the guard's."""
+        if self.kept is not None:
+            return np.full(len(moment.slack_s), self.kept)
         values = self.values(observe(self.table, moment, self.prices))
         best: Choice = np.asarray(values.argmax(1))
         if self.guard_candidate is None:

@@ -33,6 +33,8 @@ class ControllerBundle:
     """The best static decision on the training traces."""
     guard_margin: float | None
     """By how much a decision must beat it; none = no guard."""
+    adapts: bool = True
+    """False where nothing can be won: that decision always, and no probes."""
     model_hash: str
     grid: DecisionGrid
     tuned: Mapping[str, Any]
@@ -49,6 +51,7 @@ class ControllerBundle:
             self.prices,
             guard_candidate=self.guard_candidate if same and self.guard_margin else None,
             guard_margin=self.guard_margin or 0.0,
+            kept=None if self.adapts or not same else self.guard_candidate,
         )
 
     def check_model(self, bundle: ModelBundle) -> None:
@@ -95,6 +98,7 @@ class ControllerBundle:
             "prices": asdict(self.prices),
             "guard_candidate": self.guard_candidate,
             "guard_margin": self.guard_margin,
+            "adapts": self.adapts,
             "model_hash": self.model_hash,
             "tuned": dict(self.tuned),
             "provenance": dict(self.provenance),
@@ -142,6 +146,7 @@ class ControllerBundle:
                 prices=BacklogPrices(**manifest["prices"]),
                 guard_candidate=int(manifest["guard_candidate"]),
                 guard_margin=manifest["guard_margin"],
+                adapts=bool(manifest.get("adapts", True)),
                 model_hash=str(manifest["model_hash"]),
                 grid=DecisionGrid(
                     int(grid["num_stages"]), tuple(grid["thresholds"]), tuple(grid["bits"])
@@ -162,15 +167,18 @@ def _check(folder: Path, manifest: Mapping[str, Any], blob: bytes) -> None:
     if hashlib.sha256(blob).hexdigest() != manifest["sha256"]:
         raise BundleError(f"{folder / WEIGHTS} must match its checksum; it is damaged")
     seen = manifest["observation"]
-    columns = seen["context"] + seen["payload"] + seen["candidate"]
-    names = [column["name"] for column in columns]
+    names = [
+        [column["name"] for column in seen[part]] for part in ("context", "payload", "candidate")
+    ]
     ours = [
-        column.name
-        for column in (
-            *observation.CONTEXT, *observation.PAYLOAD_COLUMNS, *observation.CANDIDATE_COLUMNS
+        [column.name for column in columns]
+        for columns in (
+            observation.CONTEXT, observation.PAYLOAD_COLUMNS, observation.CANDIDATE_COLUMNS
         )
     ]  # fmt: skip
-    if seen["version"] != observation.VERSION or names != ours:
+    # Context of an older version is the beginning of this one's.
+    ours[0] = ours[0][: len(names[0])]
+    if not 1 <= seen["version"] <= observation.VERSION or names != ours:
         raise BundleError(
             f"{folder}: the controller must have been trained on this version's observation; "
             "train it again with 'adaptive-split train'"

@@ -49,6 +49,8 @@ def moment_of(situation: Situation, table: CandidateTable) -> Moment:
         confidences=confidences,
         device_slowdown=np.array([situation.device_slowdown]),
         soc=np.array([1.0 if situation.soc is None else situation.soc]),
+        mission_ratio=np.ones(1),
+        energy_price=np.array([objective.energy_price]),
         server_usable=np.array([situation.server_usable]),
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,15 @@ PROFILED_BITS = 4
 NANO_FULL_S = 0.190
 NANO_COMPUTE_W = 2.58
 NANO_SOURCE = "MAHPPO env/data.py: Jetson Nano, 5 W mode, VGG11 full: 0.488 J in 0.189 s"
+PI_COMPUTE_W = 1.5 * NANO_COMPUTE_W
+"""7.5 times the Nano's energy in 5 times its time."""
+PI_SOURCE = (
+    "Raspberry Pi 4 as 5x the Nano's time and 7.5x its energy: reference sweep's scaling guess"
+)
 
 _PROVIDER = "CPUExecutionProvider"
+_Times = dict[tuple[str, int], float]
+"""Seconds of one run of every part, by `(part, index)`."""
 
 
 def profile_bundle(
@@ -34,14 +42,30 @@ def profile_bundle(
     warmup: int = 10,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Profile:
-    """Time every part at batch size 1, all parts in turn in every repeat.
+    """Time every part of one bundle; see `profile_bundles`."""
+    profiles = profile_bundles(
+        (bundle,), num_threads=num_threads, repeats=repeats, warmup=warmup, progress=progress
+    )
+    return profiles[0]
 
-    An encoder's time holds graph, quantizer, packing and compression; a decoder's the way back.
-    Entry 0 is the image codec: JPEG on the device; on the server JPEG and `prepare`. A picture
-    is drawn that compresses like a photo. Energy is not measured here: `unavailable`.
+
+def profile_bundles(
+    bundles: Sequence[ModelBundle],
+    *,
+    num_threads: int = 1,
+    repeats: int = 100,
+    warmup: int = 10,
+    progress: Callable[[int], None] = lambda count: None,
+) -> tuple[Profile, ...]:
+    """Time every part of every bundle at batch size 1, all in turn in every repeat.
+
+    So what slows the machine for a while slows all alike, and their ratios hold. An encoder's
+    time holds graph, quantizer, packing and compression; a decoder's the way back. Entry 0 is the
+    image codec: JPEG on the device; on the server JPEG and `prepare`. A picture is drawn that
+    compresses like a photo. Energy is not measured here: `unavailable`.
 
     Args:
-        bundle: The model.
+        bundles: The models.
         num_threads: Threads of ONNX Runtime.
         repeats: Timed rounds.
         warmup: Rounds before those, not timed.
@@ -49,14 +73,63 @@ def profile_bundle(
     """
     if repeats < 1 or warmup < 0:
         raise ConfigError(f"repeats must be positive, warmup not negative; got {repeats}, {warmup}")
-    rounds = []
-    with StageRunner(bundle, num_threads=num_threads, parts=bundle.parts) as runner:
-        pixels = _typical_picture(bundle.input_shape[1], bundle.input_shape[2])
+    rounds: list[list[_Times]] = []
+    with ExitStack() as stack:
+        runners = [
+            stack.enter_context(StageRunner(bundle, num_threads=num_threads, parts=bundle.parts))
+            for bundle in bundles
+        ]
+        pictures = [_typical_picture(*bundle.input_shape[1:]) for bundle in bundles]
         for index in range(warmup + repeats):
-            rounds.append(_time_round(runner, pixels))
+            rounds.append([_time_round(*pair) for pair in zip(runners, pictures, strict=True)])
             progress(index + 1)
-    timed = rounds[warmup:]
-    samples = {part: np.array([round_[part] for round_ in timed]) for part in timed[0]}
+    timed = zip(*rounds[warmup:], strict=True)
+    return tuple(
+        _summarize(bundle, times, num_threads) for bundle, times in zip(bundles, timed, strict=True)
+    )
+
+
+def nano_class(profile: Profile, full_s: float = NANO_FULL_S) -> Profile:
+    """Model a Jetson Nano in 5 W mode: every time scaled so that the full model takes `full_s`.
+
+    The image codec is scaled by the same factor, though a real Nano has hardware for it; the
+    power is a published measurement of another network.
+    """
+    return replace(
+        _scaled_to(profile, full_s, "Jetson Nano 5 W class"),
+        power_mode="5 W",
+        compute_w=NANO_COMPUTE_W,
+        energy_provenance=MODELLED,
+        energy_source=NANO_SOURCE,
+    )
+
+
+def pi_class(profile: Profile, full_s: float) -> Profile:
+    """Model a Raspberry Pi 4: every time scaled so that the full model takes `full_s`.
+
+    The power is a guess from the Nano's; the image codec is scaled by the same factor.
+    """
+    return replace(
+        _scaled_to(profile, full_s, "Raspberry Pi 4 class"),
+        compute_w=PI_COMPUTE_W,
+        energy_provenance=MODELLED,
+        energy_source=PI_SOURCE,
+    )
+
+
+def _scaled_to(profile: Profile, full_s: float, device: str) -> Profile:
+    """Scale every time by one factor and say so in `machine`."""
+    factor = full_s / profile.full_s
+    machine = (
+        f"{device}, modelled: every time of [{profile.machine}], image codec "
+        f"included, times {factor:.2f}, so that all stages and exits take {1e3 * full_s:.0f} ms"
+    )
+    return profile.scaled(factor, machine)
+
+
+def _summarize(bundle: ModelBundle, rounds: Sequence[_Times], num_threads: int) -> Profile:
+    """Take medians and spreads of every part over the rounds."""
+    samples = {part: np.array([times[part] for times in rounds]) for part in rounds[0]}
     stages = range(1, bundle.num_stages + 1)
     splits = range(bundle.num_stages)
     low, middle, high = (
@@ -82,29 +155,10 @@ def profile_bundle(
     )
 
 
-def nano_class(profile: Profile, full_s: float = NANO_FULL_S) -> Profile:
-    """Model a Jetson Nano in 5 W mode: every time scaled so that the full model takes `full_s`.
-
-    The image codec is scaled by the same factor, though a real Nano has hardware for it; the
-    power is a published measurement of another network.
-    """
-    factor = full_s / profile.full_s
-    machine = (
-        f"Jetson Nano 5 W class, modelled: every time of [{profile.machine}], image codec "
-        f"included, times {factor:.2f}, so that all stages and exits take {1e3 * full_s:.0f} ms"
-    )
-    return replace(
-        profile.scaled(factor, machine),
-        power_mode="5 W",
-        compute_w=NANO_COMPUTE_W,
-        energy_provenance=MODELLED,
-        energy_source=NANO_SOURCE,
-    )
-
-
-def _time_round(runner: StageRunner, pixels: NDArray[np.uint8]) -> dict[tuple[str, int], float]:
-    """Run every part once; return its seconds by `(part, index)`."""
-    bundle, times = runner.bundle, {}
+def _time_round(runner: StageRunner, pixels: NDArray[np.uint8]) -> _Times:
+    """Run every part once."""
+    bundle = runner.bundle
+    times: _Times = {}
     now = time.perf_counter
     quality = bundle.picture_qualities[PROFILED_BITS]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -69,12 +71,16 @@ class RecordWriter:
 def read_records(path: Path) -> Iterator[FrameRecord]:
     """Read records in the order of their lines; a last line cut short by a crash is left out.
 
+    Args:
+        path: JSON lines; packed by gzip if the name ends in `.gz`.
+
     Raises:
         ConfigError: If a line is no record; names file and line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        blob = path.read_bytes()
+        text = (gzip.decompress(blob) if path.suffix == ".gz" else blob).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ConfigError(f"a record file must be readable; got {path}: {error}") from error
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
         if line.endswith("\n"):

@@ -14,6 +14,7 @@ from adaptive_split.runtime.backend import Situation
 from adaptive_split.runtime.simulated_step import Step
 from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.runtime.streams import Stream
+from adaptive_split.scenario import Battery, Thermal
 
 FALLBACK_REASONS = ("", "late", "unsent")
 """By `Step.fallback`."""
@@ -32,7 +33,13 @@ class SimulatorBackend:
     """
 
     def __init__(
-        self, table: CandidateTable, draw: Callable[[int], Stream], *, probes: bool = True
+        self,
+        table: CandidateTable,
+        draw: Callable[[int], Stream],
+        *,
+        probes: bool = True,
+        battery: Battery | None = None,
+        thermal: Thermal | None = None,
     ) -> None:
         """Take what to play.
 
@@ -40,8 +47,11 @@ class SimulatorBackend:
             table: The candidates.
             draw: Called with the seed before every run; gives the stream.
             probes: Whether an idle link is measured.
+            battery: The device's battery, if the charge counts.
+            thermal: How the device heats up, if it does.
         """
         self._table, self._draw, self._probes = table, draw, probes
+        self._battery, self._thermal = battery, thermal
         self._simulator: Simulator | None = None
         self._stream: Stream | None = None
         self._in_flight: list[FrameReport] = []
@@ -52,7 +62,10 @@ class SimulatorBackend:
     def reset(self, seed: int) -> Situation:
         """Draw a stream and return at its first decision."""
         stream = self._draw(seed)
-        self._simulator = Simulator(self._table, [stream], probes=self._probes)
+        self._simulator = Simulator(
+            self._table, [stream], probes=self._probes, battery=self._battery,
+            thermal=self._thermal,
+        )  # fmt: skip
         self._stream, self.decided = stream, None
         self._in_flight, self._waiting, self._captured = [], set(), 0
         return self.situation()
@@ -97,7 +110,7 @@ class SimulatorBackend:
             now_s=now_s,
             arrival_s=float(simulator.arrival_s[0]),
             frame_index=int(simulator.frame_index[0]),
-            uplink_free_s=float(simulator.believed_free_s[0]),
+            uplink_free_s=float(simulator.uplinks.believed_free_s[0]),
             oldest_unanswered_s=now_s - pending if moment.unanswered_bytes[0] > 0 else None,
             oldest_unanswered_bytes=int(moment.unanswered_bytes[0]),
             samples=tuple(samples[::-1]),
@@ -117,7 +130,9 @@ class SimulatorBackend:
         """Frames that never started and cannot reach their first exit any more."""
         assert self._stream is not None
         assert self.decided is not None
-        objective, needed_s = self._table.objective, float(self._table.head_s[1]) + MARGIN_S
+        # A device that throttles may still resume, so the least time is what counts.
+        first_s = float(self._table.head_s[1]) * self._stream.device_slowdown
+        objective, needed_s = self._table.objective, first_s + MARGIN_S
         captured = self._stream.num_frames
         if np.isfinite(now_s):
             captured = min(int(now_s * objective.fps + 1e-9) + 1, captured)

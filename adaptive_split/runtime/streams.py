@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from adaptive_split.errors import ConfigError
 from adaptive_split.outcomes import Outcomes
-from adaptive_split.scenario import Scenario
+from adaptive_split.scenario import Battery, Scenario, Thermal
 from adaptive_split.server_load import server_wait
 from adaptive_split.trace import Trace
 
@@ -37,6 +37,28 @@ class Stream:
     """Index of the picture of every frame, shape `(F,)`."""
     source: str
     """`recorded` or `synthetic`: where the link comes from."""
+    device_slowdown: float = 1.0
+    """Factor on the device profile's times; power stays, so energy grows alike."""
+    server_slowdown: float = 1.0
+    """Factor on the server profile's times."""
+    energy_price: float | None = None
+    """What a joule costs in the utility, in 1/J; `None`: what the objective says."""
+    battery: Battery | None = None
+    """None: the charge does not count."""
+    thermal: Thermal | None = None
+    """None: the device never throttles."""
+
+    def __post_init__(self) -> None:
+        """Refuse factors and prices that cannot be."""
+        for name in ("device_slowdown", "server_slowdown"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(
+                    f"a stream's {name} must be positive; got {getattr(self, name)!r}"
+                )
+        if self.energy_price is not None and not self.energy_price >= 0:
+            raise ConfigError(
+                f"a stream's energy_price must be 0 or more, in 1/J; got {self.energy_price!r}"
+            )
 
     @property
     def num_frames(self) -> int:
@@ -74,7 +96,10 @@ class StreamSource:
         samples = scene_sequence(
             self.outcomes, self.num_frames, camera.scene_correlation, generator
         )
-        return Stream(trace.name, trace.family, rate, rtt, wait, samples, trace.source)
+        return Stream(
+            trace.name, trace.family, rate, rtt, wait, samples, trace.source,
+            battery=self.scenario.battery, thermal=self.scenario.thermal,
+        )  # fmt: skip
 
     def draw_evenly(self, per_family: int, seed: int) -> list[Stream]:
         """Draw the same number of streams from every family, evenly over its traces."""

@@ -14,13 +14,23 @@ EPSILON = 1e-9
 class ReferenceDevice:
     """One device on one stream; `play` gives a dict per frame, in the order they start."""
 
-    def __init__(self, table, stream, *, probes=True):
+    def __init__(self, table, stream, *, probes=True, battery=None, thermal=None):
         self.table, self.stream, self.probes = table, stream, probes
+        self.battery, self.thermal = battery, thermal
         self.objective, self.outcomes = table.objective, table.outcomes
         device = table.device
-        self.stage_s = [0.0] + [s + e for s, e in zip(device.stage_s, device.exit_s, strict=True)]
-        self.first_s = self.stage_s[1]
+        self.profiled_s = [
+            0.0,
+            *(s + e for s, e in zip(device.stage_s, device.exit_s, strict=True)),
+        ]
+        self.price = stream.energy_price
+        if self.price is None:
+            self.price = self.objective.energy_price
+        self.slowdown = stream.device_slowdown
         self.now = 0.0
+        self.used_j = 0.0
+        self.temperature_c = thermal.ambient_c if thermal else 0.0
+        self.throttles, self.looked_at, self.hot_s = False, 0.0, 0.0
         self.fallbacks = []  # moments at which pictures that were sent get their stage 1
         self.uplink_free = 0.0
         self.last_sent = 0.0  # the handshake
@@ -41,12 +51,16 @@ class ReferenceDevice:
         total, period = self.stream.num_frames, 1 / self.objective.fps
         while True:
             self.rest_until(self.now)
+            self.feel_heat()
             while self.captured < total and self.captured * period <= self.now + EPSILON * period:
                 self.waiting.append(self.captured)
                 self.captured += 1
             if self.waiting:
                 end, _ = self.work(self.now, self.first_s)
                 if end <= self.deadline(self.waiting[-1]) - MARGIN_S + EPSILON:
+                    if self.battery and self.soc() <= 0:
+                        self.dropped += [*self.waiting, *range(self.captured, total)]
+                        return None
                     self.probe_if_silent()
                     return self.waiting.pop()
             self.dropped += self.waiting
@@ -54,6 +68,33 @@ class ReferenceDevice:
             if self.captured == total:
                 return None
             self.rest_until(self.captured * period)
+
+    @property
+    def first_s(self):
+        """Time of stage 1 and its exit."""
+        return self.profiled_s[1] * self.slowdown
+
+    def soc(self):
+        """What is left in the battery."""
+        used_j = self.used_j + self.battery.idle_w * self.now
+        return self.battery.start_soc - used_j / self.battery.capacity_j
+
+    def feel_heat(self):
+        """Heat up by the work since the last look, or cool down; throttle or resume."""
+        if not self.thermal or self.now == self.looked_at:
+            return
+        elapsed_s, thermal = self.now - self.looked_at, self.thermal
+        power_w = self.table.device.compute_w * self.hot_s / elapsed_s
+        goal_c = thermal.ambient_c + thermal.resistance_c_per_w * power_w
+        away_c = (self.temperature_c - goal_c) * math.exp(-elapsed_s / thermal.time_constant_s)
+        self.temperature_c = goal_c + away_c
+        if self.temperature_c > thermal.throttle_at_c:
+            self.throttles = True
+        elif self.temperature_c < thermal.resume_below_c:
+            self.throttles = False
+        factor = thermal.slowdown if self.throttles else 1.0
+        self.slowdown = self.stream.device_slowdown * factor
+        self.looked_at, self.hot_s = self.now, 0.0
 
     def deadline(self, frame):
         """When a frame's answer is due."""
@@ -65,6 +106,7 @@ class ReferenceDevice:
             due = min(self.fallbacks)
             self.fallbacks.remove(due)
             self.now = max(self.now, due) + self.first_s
+            self.hot_s += self.first_s
         self.now = max(self.now, moment)
 
     def work(self, begin, duration):
@@ -80,6 +122,7 @@ class ReferenceDevice:
         self.now, done = self.work(self.now, duration)
         self.fallbacks = [moment for moment in self.fallbacks if moment not in done]
         self.busy_s += duration
+        self.hot_s += duration + len(done) * self.first_s
 
     # One frame.
 
@@ -92,11 +135,12 @@ class ReferenceDevice:
         self.busy_s, self.energy, self.payload_bytes = 0.0, 0.0, 0
         reason, exit_index, done_exit = "", 0, 0
         for stage in range(1, decision.split_point + 1):
-            end, _ = self.work(self.now, self.stage_s[stage])
+            stage_s = self.profiled_s[stage] * self.slowdown
+            end, _ = self.work(self.now, stage_s)
             if stage > 1 and end > deadline - MARGIN_S + EPSILON:
                 exit_index, reason = done_exit, "late"
                 break
-            self.compute(self.stage_s[stage])
+            self.compute(stage_s)
             done_exit = stage
             sure = self.outcomes.exit_confidence[sample, stage - 1] >= decision.exit_threshold
             if (sure and decision.exit_threshold < NEVER) or stage == grid.num_stages:
@@ -112,7 +156,7 @@ class ReferenceDevice:
             exit_index = max(done_exit, 1)
             if reason == "unsent":
                 if done_exit == 0:
-                    self.compute(self.stage_s[1])
+                    self.compute(self.first_s)
                 answered = self.now
             else:
                 answered = reply if by_server else deadline - MARGIN_S
@@ -122,7 +166,8 @@ class ReferenceDevice:
         else:
             right = self.outcomes.exit_right[sample, exit_index - 1]
         on_time = answered <= deadline + EPSILON
-        price = self.objective.energy_price * self.energy
+        self.used_j += self.energy
+        price = self.price * self.energy
         price += self.objective.byte_price * self.payload_bytes / 1e6
         return {
             "frame_index": frame, "start_s": start, "by_server": by_server,
@@ -135,7 +180,7 @@ class ReferenceDevice:
     def send(self, sample, payload, deadline):
         """Send a payload; give the reply's moment and why it is of no use, if so."""
         split_point, _ = self.table.grid.payloads[payload]
-        encoder_s = self.table.device.encoder_s[split_point]
+        encoder_s = self.table.device.encoder_s[split_point] * self.slowdown
         give_up = deadline - MARGIN_S - (self.first_s if split_point == 0 else 0.0)
         ready, _ = self.work(self.now, encoder_s)
         begin = max(ready, self.uplink_free)
@@ -149,7 +194,8 @@ class ReferenceDevice:
         self.payload_bytes = size
         self.energy += self.table.radio.watts * min(done - begin, self.objective.slo_s)
         self.energy += self.table.radio.joules_per_mbit * size * 8e-6
-        reply = self.reply(done, self.table.server.tail_s(split_point))
+        tail_s = self.table.server.tail_s(split_point) * self.stream.server_slowdown
+        reply = self.reply(done, tail_s)
         if reply <= give_up:
             return reply, ""
         if split_point == 0:

@@ -1,5 +1,7 @@
 """The observation: in its space whatever happens, and the same from a situation as in batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,6 +56,8 @@ def test_every_observation_of_a_random_run_is_in_its_space(seed, slo_s, fps):
             "server_usable": st.booleans(),
             "sample_mbps": st.floats(0.01, 2000),
             "sample_rtt_s": st.floats(0, 1e3),
+            "mission_ratio": st.floats(0, 1e6),
+            "energy_price": st.floats(0, 10),
         }
     ),
     st.integers(0, 16),
@@ -72,7 +76,12 @@ def test_an_observation_of_the_oddest_moment_is_in_its_space(values, samples):
 @given(st.integers(0, 1000), st.sampled_from([0.1, 0.2, 0.45]), st.sampled_from([10.0, 30.0]))
 def test_a_situation_says_what_the_simulator_knows(seed, slo_s, fps):
     table = support.table(Objective(slo_s=slo_s, fps=fps), device=support.profile(1.000713))
-    backend = SimulatorBackend(table, lambda seed: support.stream(40, seed, fps=fps))
+
+    def draw(seed):
+        stream = support.stream(40, seed, fps=fps)
+        return replace(stream, device_slowdown=1.3, server_slowdown=2.0)
+
+    backend = SimulatorBackend(table, draw)
     generator = np.random.default_rng(seed)
     situation, done = backend.reset(seed), False
 

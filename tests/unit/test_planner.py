@@ -112,7 +112,7 @@ def test_a_payload_is_on_time_when_its_times_fit_before_the_give_up_moment(value
     for payload in range(len(table.grid.payloads)):
         begin = max(table.ready_s[payload] * values["device_slowdown"], uplink_wait_s(moment)[0])
         arrival = begin + table.mean_bytes[payload] * 8e-6 / rate + table.tail_s[payload] + delay
-        keep_back = table.keep_back_s[payload] * values["device_slowdown"]
+        keep_back = MARGIN_S + table.fallback_s[payload] * values["device_slowdown"]
         assert readings.arrival_s[0, 0, payload] == pytest.approx(arrival)
         assert readings.share()[0, payload] == float(arrival <= values["slack_s"] - keep_back)
 

@@ -1,5 +1,7 @@
 """The batched simulator against a slow and obvious one, and what must hold for every frame."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
 from adaptive_split.planner import MARGIN_S
 from adaptive_split.runtime.simulator import Simulator
+from adaptive_split.scenario import Battery, Thermal
 from tests import support
 from tests.unit.reference_simulator import ReferenceDevice
 
@@ -24,15 +27,35 @@ CASES = st.fixed_dictionaries(
         "scale": st.sampled_from([0.2, 0.5, 1.0, 1.6]),
         "outages": st.booleans(),
         "probes": st.booleans(),
+        "device_slowdown": st.sampled_from([1.0, 0.7, 1.9]),
+        "server_slowdown": st.sampled_from([1.0, 4.0]),
+        "energy_price": st.sampled_from([None, 0.3]),
     }
 )
+BATTERIES = st.none() | st.builds(
+    Battery, capacity_j=st.sampled_from([3.0, 12.0, 100.0]), idle_w=st.sampled_from([0.0, 1.0]),
+    start_soc=st.sampled_from([0.5, 1.0]),
+)  # fmt: skip
+THERMALS = st.none() | st.builds(
+    Thermal, ambient_c=st.just(25.0), resistance_c_per_w=st.sampled_from([3.0, 8.0]),
+    time_constant_s=st.sampled_from([0.05, 0.5]), throttle_at_c=st.just(33.0),
+    resume_below_c=st.sampled_from([29.0, 33.0]), slowdown=st.sampled_from([1.3, 4.0]),
+)  # fmt: skip
 
 
 def world(case, num_lanes=2, num_frames=40):
     objective = Objective(slo_s=case["slo_s"], fps=case["fps"], byte_price=0.5)
     table = support.table(objective, device=support.profile(case["scale"] * 1.000713))
+    given_values = {
+        name: case[name]
+        for name in ("device_slowdown", "server_slowdown", "energy_price")
+        if name in case
+    }
     streams = [
-        support.stream(num_frames, case["seed"] + i, outages=case["outages"], fps=case["fps"])
+        replace(
+            support.stream(num_frames, case["seed"] + i, outages=case["outages"], fps=case["fps"]),
+            **given_values,
+        )
         for i in range(num_lanes)
     ]
     generator = np.random.default_rng(case["seed"])
@@ -54,16 +77,19 @@ def column(steps, name, lane):
     return np.array([getattr(step, name)[lane] for step in steps if step.active[lane]])
 
 
-@settings(max_examples=40)
-@given(CASES)
-def test_the_batch_does_what_one_frame_after_the_other_does(case):
+@settings(max_examples=80)
+@given(CASES, BATTERIES, THERMALS)
+def test_the_batch_does_what_one_frame_after_the_other_does(case, battery, thermal):
     table, streams, picks = world(case)
-    simulator = Simulator(table, streams, probes=case["probes"])
+    # Lanes differ, so that none can borrow from another.
+    streams[1] = replace(streams[1], device_slowdown=1.2, server_slowdown=0.5, energy_price=0.02)
+    knobs = {"probes": case["probes"], "battery": battery, "thermal": thermal}
+    simulator = Simulator(table, streams, **knobs)
 
     steps, _ = play(simulator, picks)
 
     for lane, stream in enumerate(streams):
-        device = ReferenceDevice(table, stream, probes=case["probes"])
+        device = ReferenceDevice(table, stream, **knobs)
         frames = device.play(lambda frame, lane=lane: picks[lane, frame])
         for name in ("frame_index", "by_server", "exit_index", "on_time", "correct",
                      "payload_bytes"):  # fmt: skip
@@ -111,6 +137,9 @@ def test_the_parts_of_the_latency_add_up(case):
 @given(CASES)
 def test_utility_is_what_the_objective_says(case):
     table, streams, picks = world(case)
+    objective = table.objective
+    if case["energy_price"] is not None:
+        objective = replace(objective, energy_price=case["energy_price"])
 
     steps, _ = play(Simulator(table, streams), picks)
 
@@ -118,7 +147,7 @@ def test_utility_is_what_the_objective_says(case):
         rows = zip(*(column(steps, n, lane) for n in ("correct", "energy_j", "payload_bytes")),
                    strict=True)  # fmt: skip
         expected = [
-            table.objective.utility(correct_on_time=float(c), energy_j=e, payload_bytes=b)
+            objective.utility(correct_on_time=float(c), energy_j=e, payload_bytes=b)
             for c, e, b in rows
         ]
         np.testing.assert_allclose(column(steps, "utility", lane), expected, atol=1e-12)
@@ -200,7 +229,7 @@ def test_a_moment_tells_nothing_of_the_future(case):
     moment_s = 20 / case["fps"]
     slot = int(moment_s / 0.1) + 1
     stream = streams[0]
-    dark = support.stream(40, case["seed"], outages=case["outages"], fps=case["fps"])
+    dark = replace(stream, uplink_mbps=stream.uplink_mbps.copy())
     dark.uplink_mbps[slot:] = 0.0
     bright, blind = (Simulator(table, [s], probes=case["probes"]) for s in (stream, dark))
 
