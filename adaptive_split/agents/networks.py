@@ -37,8 +37,12 @@ class Forecast(nn.Module):
         self.register_buffer("payload_scale", torch.ones(columns))
 
     def normalize_on(self, context: Tensor, payloads: Tensor) -> None:
-        """Fix means and scales on a sample of `(B, C)` contexts and `(B, P, F)` payload rows."""
+        """Fix means and scales on a sample of `(B, C)` contexts and `(B, P, F)` payload rows.
+
+        Rows of zeros fill up the lists of scenarios with fewer payloads: they do not count.
+        """
         rows = payloads.reshape(-1, payloads.shape[-1])
+        rows = rows[rows.abs().sum(1) > 0]
         for values, mean, scale in (
             (context, self.context_mean, self.context_scale),
             (rows, self.payload_mean, self.payload_scale),

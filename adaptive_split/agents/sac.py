@@ -31,17 +31,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from adaptive_split.agents.networks import Forecast, Residual, export_weights
+from adaptive_split.agents.sb3_env import NEVER_CHOSEN, Layout
 from adaptive_split.errors import ConfigError
-from adaptive_split.observation import (
-    CANDIDATE_COLUMNS,
-    CONTEXT,
-    PAYLOAD_COLUMNS,
-)
+from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS
 from adaptive_split.runtime.controller import ForecastWeights
 
 UNKNOWN = -1
-TARGET_ENTROPY = 0.35
-"""Nats; a third of a choice between three equal candidates: most moments have few good ones."""
+TARGET_ENTROPY = 0.08
+"""Share of the entropy of a choice among all valid candidates: most moments have few good ones."""
 
 
 class CandidatePolicy(BasePolicy):
@@ -55,19 +52,19 @@ class CandidatePolicy(BasePolicy):
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
         *,
-        payload_index: tuple[int, ...] = (),
+        layout: Layout | None = None,
         **_: Any,
     ) -> None:
         super().__init__(observation_space, action_space)
         count = int(action_space.n)
-        if len(payload_index) != count:
+        found = 0 if layout is None else layout.num_candidates
+        if layout is None or found != count:
             raise ConfigError(
-                f"payload_index must name a payload (or -1) for each of {count} candidates; "
-                f"got {len(payload_index)}"
+                f"layout must name a payload (or -1) for each of {count} candidates; got {found}"
             )
-        self.num_payloads = max(payload_index) + 1
-        self.num_candidates = count
-        self.register_buffer("payload_index", torch.tensor(payload_index))
+        self.layout = layout
+        fill = [(*row, *[UNKNOWN] * (count - len(row))) for row in layout.payload_indices]
+        self.register_buffer("payload_index", torch.tensor(fill))
         self.forecast = Forecast()
         self.residual = Residual()
         self.residual_used = False
@@ -80,11 +77,16 @@ class CandidatePolicy(BasePolicy):
 
     def parts(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cut a flat observation into context, payload rows and candidate rows."""
-        columns, own = len(PAYLOAD_COLUMNS), len(CANDIDATE_COLUMNS)
-        sizes = [len(CONTEXT), self.num_payloads * columns, self.num_candidates * own]
-        context, rows, candidates = torch.split(flat, sizes, 1)
-        rows = rows.reshape(len(flat), self.num_payloads, columns)
-        return context, rows, candidates.reshape(len(flat), self.num_candidates, own)
+        sizes = self.layout.sizes
+        context, rows, candidates = torch.split(flat[:, : sum(sizes)], list(sizes), 1)
+        rows = rows.reshape(len(flat), -1, len(PAYLOAD_COLUMNS))
+        return context, rows, candidates.reshape(len(flat), -1, len(CANDIDATE_COLUMNS))
+
+    def payloads_of(self, flat: Tensor) -> Tensor:
+        """Payload of every candidate, -1 where it is local, shape `(B, N)`."""
+        if self.layout.mixed:
+            return self.payload_index[flat[:, -1].long()]
+        return self.payload_index.expand(len(flat), -1)
 
     def values(self, flat: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Value of candidates and log odds of every payload `(B, P)`.
@@ -96,10 +98,10 @@ class CandidatePolicy(BasePolicy):
         context, rows, candidates = self.parts(flat)
         odds = self.forecast(context, rows)
         if chosen is None:
-            chosen = torch.arange(self.num_candidates).expand(len(flat), -1)
+            chosen = torch.arange(self.layout.num_candidates).expand(len(flat), -1)
         lanes = torch.arange(len(flat))[:, None]
         own = candidates[lanes, chosen]
-        payload = self.payload_index[chosen]
+        payload = self.payloads_of(flat).gather(1, chosen)
         sends = (payload >= 0).float()
         payload = payload.clamp(min=0)
         chance = torch.sigmoid(odds)[lanes, payload]
@@ -146,9 +148,11 @@ class CounterfactualBuffer(ReplayBuffer):
         infos: list[dict[str, Any]],
     ) -> None:
         """Store one transition per lane."""
+        self.on_time[self.pos] = UNKNOWN
         for lane, info in enumerate(infos):
             known = info.get("payload_on_time")
-            self.on_time[self.pos, lane] = UNKNOWN if known is None else known
+            if known is not None:
+                self.on_time[self.pos, lane, : len(known)] = known
         super().add(obs, next_obs, action, reward, done, infos)
 
     def draw(self, count: int) -> dict[str, Tensor]:
@@ -179,13 +183,14 @@ class CandidateSAC(OffPolicyAlgorithm):
         self,
         env: VecEnv,
         *,
-        payload_index: tuple[int, ...],
+        layout: Layout,
         learning_rate: float | Schedule = 1e-3,
         buffer_size: int = 40_000,
         learning_starts: int = 4_000,
         batch_size: int = 256,
         gamma: float = 0.9,
         gradient_steps: int = 1,
+        future: bool = False,
         seed: int | None = None,
         tensorboard_log: str | None = None,
         verbose: int = 0,
@@ -201,8 +206,8 @@ class CandidateSAC(OffPolicyAlgorithm):
             train_freq=1,
             gradient_steps=gradient_steps,
             replay_buffer_class=CounterfactualBuffer,
-            replay_buffer_kwargs={"num_payloads": max(payload_index) + 1},
-            policy_kwargs={"payload_index": payload_index},
+            replay_buffer_kwargs={"num_payloads": layout.num_payloads},
+            policy_kwargs={"layout": layout},
             seed=seed,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
@@ -213,6 +218,7 @@ class CandidateSAC(OffPolicyAlgorithm):
         )
         self._setup_model()
         self._normalized = False
+        self.future = future
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
@@ -253,31 +259,45 @@ class CandidateSAC(OffPolicyAlgorithm):
         return (each * known).sum() / known.sum().clamp(min=1.0)
 
     def _taken_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Squared error to the SAC target of the taken action, where no counterfactual is known.
+        """Squared error to the SAC target of the taken action.
 
-        The mean of the next states' values is taken off (an average-reward target): the planned
-        value holds this frame's utility alone.
+        Learnt where no counterfactual is known and, with `future`, everywhere. The mean of the next
+        states' values is taken off, per scenario (an average-reward target): the planned value
+        holds this frame's utility alone.
         """
-        unknown = (batch["on_time"] == UNKNOWN).all(1)
-        if not bool(unknown.any()):
+        learnt = (batch["on_time"] == UNKNOWN).all(1) | self.future
+        if not bool(learnt.any()):
             return torch.zeros(())
         self.policy.residual_used = True
-        rows = {name: values[unknown] for name, values in batch.items()}
+        rows = {name: values[learnt] for name, values in batch.items()}
         with torch.no_grad():
             temperature = self.policy.log_temperature.exp()
             following, _ = self.policy.values(rows["next_observation"])
             soft = temperature * torch.logsumexp(following / temperature, 1)
             lasting = 1 - rows["done"] * (1 - rows["timeout"])
-            target = rows["reward"] + self.gamma * lasting * (soft - soft.mean())
+            above = soft - self._mean_of_scenario(soft, rows["next_observation"])
+            target = rows["reward"] + self.gamma * lasting * above
         taken, _ = self.policy.values(rows["observation"], rows["action"].long().reshape(-1, 1))
         return (taken[:, 0] - target).square().mean()
+
+    def _mean_of_scenario(self, values: Tensor, flat: Tensor) -> Tensor:
+        """Mean over the rows of the same scenario, for every row, `(B,)`."""
+        layout = self.policy.layout
+        if not layout.mixed:
+            return values.mean()
+        which = flat[:, -1].long()
+        total = torch.zeros(len(layout.payload_indices)).index_add(0, which, values)
+        count = torch.bincount(which, minlength=len(total)).clamp(min=1)
+        return (total / count)[which]
 
     def _tune_temperature(self, observation: Tensor) -> None:
         with torch.no_grad():
             values, _ = self.policy.values(observation)
             log_share = torch.log_softmax(values / self.policy.log_temperature.exp(), 1)
             entropy = -(log_share.exp() * log_share).sum(1).mean()
-        loss = self.policy.log_temperature * (entropy - TARGET_ENTROPY)
+            valid = (self.policy.parts(observation)[2][..., 0] > NEVER_CHOSEN).sum(1)
+            target = TARGET_ENTROPY * valid.float().log().mean()
+        loss = self.policy.log_temperature * (entropy - target)
         self.policy.temperature_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.policy.temperature_optimizer.step()

@@ -1,4 +1,4 @@
-"""`adaptive-split train`: a controller for a scenario, from traces."""
+"""`adaptive-split train`: one policy for one or several scenarios, from traces."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from adaptive_split.cli.common import Bars, Commands, add_command, say
 from adaptive_split.errors import ConfigError
 
 if TYPE_CHECKING:
-    from adaptive_split.agents.train import TrainConfig, Trained
-    from adaptive_split.scenario import Scenario
+    from adaptive_split.agents.task import Settled, Task
+    from adaptive_split.agents.train import Learned, TrainConfig
     from adaptive_split.trace import Trace
 
 
@@ -19,14 +19,21 @@ def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
         commands, "train", "train a controller on traces and export it",
-        "Tune the planners and train the forecast on the training traces, keep the checkpoint "
-        "that is best on the validation traces, and write it as a controller bundle. A controller "
-        "that loses to the two-window or the distribution planner there is not written.",
-        "adaptive-split train default --out runs/controller --seed 0",
+        "Tune the rivals and train one policy on the training traces, keep the checkpoint that is "
+        "best on the validation traces, pick prices and guard for each scenario, and write a "
+        "controller bundle for each. A controller that loses to the best static decision, the "
+        "two-window or the distribution planner on validation is not written.",
+        "adaptive-split train default nano-30fps --out runs/controllers --seed 0",
     )  # fmt: skip
-    parser.add_argument("scenario", help="a shipped scenario, as 'default', or a scenario.toml")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--frames", type=int, metavar="N", help="to learn from")
+    parser.add_argument(
+        "scenarios", nargs="+", metavar="SCENARIO",
+        help="a shipped scenario, as 'default', or a scenario.toml; several share one network",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, required=True,
+        help="folder to make: the controller bundle, or one below it for each of several scenarios",
+    )  # fmt: skip
+    parser.add_argument("--frames", type=int, metavar="N", help="to learn from, in all")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(
         "--data", type=Path, metavar="DIR",
@@ -43,50 +50,72 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--out must not exist yet; got {arguments.out}")
     if arguments.frames is not None and arguments.frames < 1:
         raise ConfigError(f"--frames must be at least 1; got {arguments.frames}")
+    if len(set(arguments.scenarios)) < len(arguments.scenarios):
+        raise ConfigError(f"scenarios must be named once each; got {arguments.scenarios}")
     from adaptive_split.scenario import load_scenario
     from adaptive_split.trace_sets import default_traces
 
-    scenario = load_scenario(arguments.scenario)
+    scenarios = [load_scenario(name) for name in arguments.scenarios]
     learning, sentence = default_traces("train", arguments.data)
     say(sentence)
     checking, sentence = default_traces("validation", arguments.data)
     say(sentence)
-    from adaptive_split.agents.train import TrainConfig, train
+    from adaptive_split.agents.task import prepare, settle
+    from adaptive_split.agents.train import TrainConfig, learn
 
     frames = {} if arguments.frames is None else {"num_frames": arguments.frames}
     config = TrainConfig(seed=arguments.seed, **frames)
     with Bars("frame") as bars:
-        trained = train(
-            scenario, learning, checking, config, bars.note,
+        tasks = [
+            prepare(
+                scenario, learning, checking, tuning_per_family=config.tuning_per_family,
+                validation_per_family=config.validation_per_family, say=bars.note,
+            )
+            for scenario in scenarios
+        ]  # fmt: skip
+        learned = learn(
+            tasks, learning, config, bars.note,
             lambda done, total: bars("training", min(done, total), total),
         )  # fmt: skip
-    print(results(trained))
-    if not trained.wins and not arguments.force_export:
-        raise ConfigError(
-            "the controller must beat the two-window and the distribution planner on validation; "
-            "it does not; train longer, or say --force-export"
-        )
+        settled = [settle(task, learned.weights) for task in tasks]
+    print(results(learned, tasks, settled))
+    for task, how in zip(tasks, settled, strict=True):
+        if not how.wins and not arguments.force_export:
+            raise ConfigError(
+                "the controller must beat the two-window and the distribution planner on "
+                f"validation; it does not in {task.scenario.name}; train longer, or say "
+                "--force-export"
+            )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    export(scenario, trained, config, learning, checking, arguments.out)
-    print(f"controller: {arguments.out}")
+    for task, how in zip(tasks, settled, strict=True):
+        out = arguments.out / task.scenario.name if len(tasks) > 1 else arguments.out
+        export(task, learned, how, config, learning, checking, out)
+        print(f"controller: {out}")
     return 0
 
 
-def results(trained: Trained) -> str:
-    """The validation curve and what it is compared with, as tables."""
+def results(learned: Learned, tasks: list[Task], settled: list[Settled]) -> str:
+    """The validation curve and what the policy is compared with, as tables."""
     from adaptive_split.cli.tables import table
 
-    best = max(value for _, value in trained.curve)
-    curve = [["frames", "validation utility", ""]]
-    curve += [[str(n), f"{v:.4f}", "best" if v == best else ""] for n, v in trained.curve]
-    ranked = sorted(trained.validation.items(), key=lambda item: -item[1])
-    scores = [["controller", "validation utility"], *([n, f"{v:.4f}"] for n, v in ranked)]
-    return f"{table(curve)}\n\n{table(scores)}\ntook {trained.seconds:.0f} s"
+    best = max(gain for _, gain in learned.curve)
+    curve = [["frames", "above the planner", ""]]
+    curve += [[str(n), f"{v:+.4f}", "best" if v == best else ""] for n, v in learned.curve]
+    parts = [table(curve)]
+    for task, how in zip(tasks, settled, strict=True):
+        ranked = sorted(how.validation.items(), key=lambda item: -item[1])
+        scores = [[task.scenario.name, "validation utility"]]
+        scores += [[name, f"{value:.4f}"] for name, value in ranked]
+        parts.append(table(scores))
+        if not how.adapts:
+            parts.append("adapting is pointless here: the best fixed decision is kept, no probes")
+    return "\n\n".join(parts) + f"\ntook {learned.seconds:.0f} s"
 
 
 def export(
-    scenario: Scenario,
-    trained: Trained,
+    task: Task,
+    learned: Learned,
+    settled: Settled,
     config: TrainConfig,
     learning: list[Trace],
     checking: list[Trace],
@@ -109,23 +138,25 @@ def export(
             for t in traces
         ]
 
+    scenario = task.scenario
     ControllerBundle(
-        weights=trained.weights,
-        prices=trained.prices,
-        guard_candidate=trained.tuned.static,
-        guard_margin=trained.guard_margin,
+        weights=settled.weights,
+        prices=settled.prices,
+        guard_candidate=task.static,
+        guard_margin=settled.guard_margin,
+        adapts=settled.adapts,
         model_hash=scenario.bundle.hash,
         grid=scenario.grid,
-        tuned=trained.tuned.describe(),
+        tuned=task.tuned,
         provenance={
             "scenario": scenario.name,
             "objective": asdict(scenario.objective),
             "config": asdict(config),
             "train_traces": listed(learning),
             "validation_traces": listed(checking),
-            "validation_utility": trained.validation,
-            "validation_curve": [list(point) for point in trained.curve],
-            "seconds": round(trained.seconds, 1),
+            "validation_utility": dict(settled.validation),
+            "validation_curve": [list(point) for point in learned.curve],
+            "seconds": round(learned.seconds, 1),
             "versions": {
                 "adaptive_split": adaptive_split.__version__, "numpy": numpy.__version__,
                 "python": platform.python_version(),

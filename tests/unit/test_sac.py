@@ -1,11 +1,12 @@
 """The candidate-scoring SAC: the same decision in torch and numpy, buffer, temperature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from adaptive_split.agents.reference import train_plain_sac
 from adaptive_split.agents.sac import (
     TARGET_ENTROPY,
     UNKNOWN,
@@ -13,8 +14,9 @@ from adaptive_split.agents.sac import (
     CandidateSAC,
     CounterfactualBuffer,
 )
-from adaptive_split.agents.sb3_env import TraceVecEnv
+from adaptive_split.agents.sb3_env import NEVER_CHOSEN, Layout, TraceVecEnv
 from adaptive_split.envs.vector_env import TraceVectorEnv
+from adaptive_split.decision import NEVER, DecisionGrid
 from adaptive_split.errors import ConfigError
 from adaptive_split.observation import bounds, observe
 from adaptive_split.planner import BacklogPrices
@@ -42,10 +44,9 @@ def table():
 def policy(table):
     low, high = bounds(table)
     torch.manual_seed(0)
-    index = tuple(int(payload) for payload in table.grid.payload_index)
     return CandidatePolicy(
         spaces.Box(low, high), spaces.Discrete(len(table.grid)), lambda _: 1e-3,
-        payload_index=index,
+        layout=Layout([table.grid.payload_index.tolist()]),
     )  # fmt: skip
 
 
@@ -131,12 +132,12 @@ def test_a_hot_policy_explores_and_a_cold_one_does_not(policy, views):
     assert len(hot.unique()) > len(cold.unique())
 
 
-def test_a_payload_index_of_another_grid_is_refused(table):
+def test_a_layout_of_another_grid_is_refused(table):
     low, high = bounds(table)
 
     with pytest.raises(ConfigError, match="for each of 20 candidates; got 2"):
         CandidatePolicy(
-            spaces.Box(low, high), spaces.Discrete(20), lambda _: 1e-3, payload_index=(0, -1)
+            spaces.Box(low, high), spaces.Discrete(20), lambda _: 1e-3, layout=Layout([(0, -1)])
         )
 
 
@@ -161,8 +162,7 @@ def model(tmp_path):
     env = TraceVecEnv(
         TraceVectorEnv(support.scenario(tmp_path), [support.trace(s) for s in range(3)], 8)
     )
-    index = tuple(int(payload) for payload in env.env.table.grid.payload_index)
-    return CandidateSAC(env, payload_index=index, learning_starts=200, buffer_size=2_000, seed=0)
+    return CandidateSAC(env, layout=env.layout, learning_starts=200, buffer_size=2_000, seed=0)
 
 
 @pytest.mark.slow
@@ -184,9 +184,8 @@ def test_equal_seeds_learn_the_same(model, tmp_path_factory):
             [support.trace(s) for s in range(3)], 8,
         ))  # fmt: skip
         env.seed(seed)
-        index = tuple(int(payload) for payload in env.env.table.grid.payload_index)
         twin = CandidateSAC(
-            env, payload_index=index, learning_starts=200, buffer_size=2_000, seed=seed
+            env, layout=env.layout, learning_starts=200, buffer_size=2_000, seed=seed
         )
         twin.learn(500)
         return twin.policy.export().forecast[-2]
@@ -195,14 +194,70 @@ def test_equal_seeds_learn_the_same(model, tmp_path_factory):
     assert not np.array_equal(learnt(1), learnt(2))
 
 
+def two_grids(tmp_path, lanes=4):
+    """Environments of two scenarios whose grids differ in candidates and payloads."""
+    small = DecisionGrid(3, thresholds=(0.5, NEVER), bits=(8,))
+    found = []
+    for name, grid in (("large", support.GRID), ("small", small)):
+        folder = tmp_path / name
+        folder.mkdir()
+        scenario = replace(support.scenario(folder), grid=grid)
+        for index, subset in enumerate(("policy", "judge")):
+            support.outcomes(seed=index, grid=grid).save(folder / f"outcomes_{subset}.npz")
+        found.append(TraceVectorEnv(scenario, [support.trace(s) for s in range(3)], lanes))
+    return found
+
+
+def test_scenarios_of_different_grids_are_one_environment(tmp_path):
+    envs = two_grids(tmp_path)
+    mixed = TraceVecEnv(*envs)
+    mixed.seed(3)
+    flat = torch.as_tensor(mixed.reset())
+    alone = TraceVecEnv(envs[1])
+    alone.seed(3 + 7919)
+    expected = torch.as_tensor(alone.reset())
+    policies = [
+        CandidatePolicy(env.observation_space, env.action_space, lambda _: 1e-3, layout=env.layout)
+        for env in (mixed, alone)
+    ]
+    policies[1].load_state_dict(policies[0].state_dict() | {
+        "payload_index": policies[1].payload_index,
+    })  # fmt: skip
+
+    values, odds = policies[0].values(flat[4:])
+    twin_values, twin_odds = policies[1].values(expected)
+
+    count = len(envs[1].table.grid)
+    np.testing.assert_allclose(values[:, :count].detach(), twin_values.detach(), atol=1e-5)
+    np.testing.assert_allclose(odds[:, : twin_odds.shape[1]].detach(), twin_odds.detach(), atol=1e-5)
+    assert (values[:, count:] <= 0.5 * NEVER_CHOSEN).all()
+    assert (policies[0]._predict(flat[4:]) < count).all()
+
+
+def test_a_mixed_environment_tells_the_counterfactuals_of_every_scenario(tmp_path):
+    envs = two_grids(tmp_path)
+    mixed = TraceVecEnv(*envs)
+    mixed.seed(0)
+    mixed.reset()
+
+    _, reward, _, infos = mixed.step(np.zeros(8, int))
+
+    assert reward.shape == (8,)
+    sizes = [len(info["payload_on_time"]) for info in infos]
+    assert sizes == [len(envs[0].table.grid.payloads)] * 4 + [len(envs[1].table.grid.payloads)] * 4
+
+
 @pytest.mark.slow
-def test_plain_sac_trains_on_the_same_environment_and_decides(tmp_path):
-    scenario = support.scenario(tmp_path)
-
-    policy = train_plain_sac(
-        scenario, [support.trace(0)], num_frames=120, learning_starts=60, seed=0
+def test_one_policy_learns_from_two_scenarios_at_once(tmp_path):
+    mixed = TraceVecEnv(*two_grids(tmp_path, lanes=16))
+    mixed.seed(0)
+    model = CandidateSAC(
+        mixed, layout=mixed.layout, learning_starts=300, buffer_size=4_000, seed=0, future=True
     )
-    choice = policy.choose(support.moment(lanes=5))
 
-    assert choice.shape == (5,)
-    assert ((choice >= 0) & (choice < len(policy.table.grid))).all()
+    model.learn(2_000)
+
+    learnt = model.policy.export()
+    for last in (learnt.forecast[-2], learnt.residual[-2]):
+        assert np.isfinite(last).all()
+        assert np.any(last)

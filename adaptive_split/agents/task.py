@@ -1,0 +1,159 @@
+"""One scenario to train for: its tuned rivals and its validation streams, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from adaptive_split.agents.baselines import Static
+from adaptive_split.agents.evaluate import mean_utility
+from adaptive_split.agents.rivals import make_rival
+from adaptive_split.agents.roster import BEST_STATIC, LEARNED
+from adaptive_split.agents.tune import tune_rivals
+from adaptive_split.planner import BacklogPrices, CandidateTable
+from adaptive_split.runtime.controller import ForecastController, ForecastWeights, PlannerSettings
+from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.scenario import Scenario
+from adaptive_split.trace import Trace
+
+GUARD_MARGINS = (None, 0.003, 0.01)
+"""Margins tried for the guard on the validation streams; none = no guard."""
+SETTLED_PRICES = ((0.1, 0.03), (0.3, 0.0), (0.3, 0.03), (0.3, 0.1), (0.5, 0.03))
+"""Backlog prices (device, uplink) tried besides the distribution planner's."""
+LATE_PRICES = (0.0, 0.1, 0.2)
+TRUSTS = (1.0, 0.75, 0.5)
+"""Factors tried on the learned correction of the planner's log odds."""
+WORTH = 0.0005
+"""Utility by which adapting must beat the best static decision on validation to be used at all."""
+DISTRIBUTION = "distribution-planner"
+BAR = (DISTRIBUTION, "two-window-planner")
+"""Rivals that a controller must beat on validation to be exported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A scenario with what was tuned for it on the training traces."""
+
+    scenario: Scenario
+    table: CandidateTable
+    """On the `policy` half of the pictures."""
+    tuned: Mapping[str, Any]
+    """Knobs of the rivals, plain values; see `tune.tune_rivals`."""
+    streams: tuple[Stream, ...]
+    """Validation streams: checkpoints, prices and guards are chosen on them."""
+
+    @property
+    def prices(self) -> BacklogPrices:
+        """Backlog prices of the tuned distribution planner: training begins with them."""
+        return PlannerSettings(**self.tuned[DISTRIBUTION]).prices
+
+    @property
+    def static(self) -> int:
+        """The best static decision on the training traces."""
+        return int(self.tuned[BEST_STATIC]["candidate"])
+
+    @cached_property
+    def planner_utility(self) -> float:
+        """Validation utility of the tuned distribution planner."""
+        return self.utility_of(DISTRIBUTION)
+
+    def utility_of(self, name: str) -> float:
+        """Validation utility of a tuned rival, or of the best static decision."""
+        if name == BEST_STATIC:
+            return mean_utility(Static(self.static), self.table, self.streams)
+        return mean_utility(make_rival(name, self.table, self.tuned), self.table, self.streams)
+
+    def utility(self, weights: ForecastWeights) -> float:
+        """Validation utility of networks, with the planner's prices and no guard."""
+        controller = ForecastController(self.table, weights, self.prices)
+        return mean_utility(controller, self.table, self.streams)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How the networks are used in one scenario; picked on its validation streams."""
+
+    weights: ForecastWeights
+    """The networks, trusted as far as validation allows."""
+    trust: float
+    """Factor on their correction of the planner's log odds."""
+    prices: BacklogPrices
+    guard_margin: float | None
+    """Margin by which a decision must beat the best static one; none = no guard."""
+    adapts: bool
+    """False where nothing can be won: the best static decision always, and no probes."""
+    validation: Mapping[str, float]
+    """Utility on the validation streams: `sac`, the best static decision and the bar."""
+
+    @property
+    def wins(self) -> bool:
+        """Whether the controller is at least as good as the static decision and the planners."""
+        rivals = (BEST_STATIC, *BAR)
+        return all(self.validation[LEARNED] >= self.validation[name] for name in rivals)
+
+
+def prepare(
+    scenario: Scenario,
+    train_traces: Sequence[Trace],
+    validation_traces: Sequence[Trace],
+    *,
+    tuning_per_family: int,
+    validation_per_family: int,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Task:
+    """Tune the rivals on training traces and draw the validation streams.
+
+    Args:
+        scenario: What is decided and promised.
+        train_traces: Traces that rivals are tuned on; the `policy` half of the pictures is used.
+        validation_traces: Other traces.
+        tuning_per_family: Streams of each link family to tune on.
+        validation_per_family: Streams of each link family to validate on.
+        seed: Picks the streams.
+        say: Called with a line for each rival.
+    """
+    table = scenario.table("policy")
+    tuning = StreamSource(scenario, table.outcomes, train_traces)
+    say(f"tuning the rivals for {scenario.name}")
+    tuned = tune_rivals(table, tuning.draw_evenly(tuning_per_family, seed), say)
+    checking = StreamSource(scenario, table.outcomes, validation_traces)
+    streams = tuple(checking.draw_evenly(validation_per_family, seed + 1))
+    return Task(scenario=scenario, table=table, tuned=tuned, streams=streams)
+
+
+def settle(task: Task, weights: ForecastWeights) -> Settled:
+    """Pick prices, trust, guard and probes for networks that may never have seen the scenario.
+
+    The networks see neither prices nor guard, so no training is needed. One knob is picked after
+    the other.
+    """
+
+    @cache
+    def value(prices: BacklogPrices, trust: float = 1.0, margin: float | None = None) -> float:
+        controller = ForecastController(
+            task.table, scaled(weights, trust), prices,
+            guard_candidate=None if margin is None else task.static, guard_margin=margin or 0.0,
+        )  # fmt: skip
+        return mean_utility(controller, task.table, task.streams)
+
+    tried = [BacklogPrices(device=device, uplink=uplink) for device, uplink in SETTLED_PRICES]
+    prices = max([task.prices, *tried], key=value)
+    prices = max((replace(prices, late=late) for late in LATE_PRICES), key=value)
+    trust = max(TRUSTS, key=lambda factor: value(prices, factor))
+    margin = max(GUARD_MARGINS, key=lambda option: value(prices, trust, option))
+    best = value(prices, trust, margin)
+    validation = {name: task.utility_of(name) for name in (BEST_STATIC, *BAR)}
+    adapts = best >= validation[BEST_STATIC] + WORTH
+    validation[LEARNED] = best if adapts else validation[BEST_STATIC]
+    return Settled(scaled(weights, trust), trust, prices, margin, adapts, validation)
+
+
+def scaled(weights: ForecastWeights, trust: float) -> ForecastWeights:
+    """The same networks with their correction of the planner's log odds times a factor."""
+    *layers, last, bias = weights.forecast
+    return replace(weights, forecast=(*layers, last * np.float32(trust), bias * np.float32(trust)))
