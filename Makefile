@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt
-EXTRAS := train,build,dev
+EXTRAS := train,build,ray,dev
 
 .PHONY: help setup demo test tools unit wheel clean
 

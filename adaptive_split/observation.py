@@ -13,11 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.candidates import MARGIN_S, CandidateTable, Floats
 from adaptive_split.planner import (
-    MARGIN_S,
     BacklogPrices,
-    CandidateTable,
-    Floats,
     Moment,
     Readings,
     give_up_s,

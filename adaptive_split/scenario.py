@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from adaptive_split.bundle import ModelBundle, bundle_path
+from adaptive_split.candidates import CandidateTable, Radio
 from adaptive_split.decision import BITS, DecisionGrid
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.objective import Objective
 from adaptive_split.outcomes import Outcomes
-from adaptive_split.planner import CandidateTable, Radio
 from adaptive_split.profile import Profile
 
 if sys.version_info >= (3, 11):

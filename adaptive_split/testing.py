@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.bundle import ModelBundle
+from adaptive_split.candidates import Radio
 from adaptive_split.errors import AdaptiveSplitError, LinkError, LinkTimeout
 from adaptive_split.objective import Objective
-from adaptive_split.planner import Radio
 from adaptive_split.profile import Profile
 from adaptive_split.runtime import wire
 from adaptive_split.runtime.service import TailService

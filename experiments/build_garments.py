@@ -1,7 +1,7 @@
-"""Build the `garments` bundle from a checkpoint: `python experiments/build_garments.py`.
+"""Build a bundle from a checkpoint: `python experiments/build_garments.py`.
 
-Exports the graphs, measures outcomes on both halves of the validation pictures, profiles this
-machine, copies some pictures, and writes the table of accuracy and bytes.
+Exports the graphs, measures outcomes on two halves of the pictures not trained on, profiles this
+machine, and writes the table of accuracy and bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import csv
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,34 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from adaptive_split.bundle import ModelBundle, add_provenance
+from adaptive_split.bundle import ModelBundle, add_provenance, bundle_path
 from adaptive_split.codec import decode_picture, encode_picture
 from adaptive_split.decision import DecisionGrid
 from adaptive_split.models.export import export_bundle
-from adaptive_split.models.multi_exit import GarmentsNet
-from adaptive_split.models.pictures import LabelledPictures, largest_classes, load_pictures
+from adaptive_split.models.multi_exit import GARMENTS, NETWORKS, GarmentsNet
+from adaptive_split.models.pictures import LabelledPictures, load_pictures
 from adaptive_split.outcomes import Outcomes
+from adaptive_split.profile import Profile
 from adaptive_split.runtime.measure import LabelledPicture, measure
-from adaptive_split.runtime.profiler import nano_class, profile_bundle
+from adaptive_split.runtime.profiler import NANO_FULL_S, nano_class, profile_bundles
 from adaptive_split.runtime.stages import StageRunner
 
 PICTURE_QUALITIES = {1: 8, 2: 20, 4: 45, 8: 80}
 SWEPT_QUALITIES = (4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 75, 90)
 NUM_COPIED = 120
+ROUNDS = 300
+"""Rounds that a profile is the median of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a checkpoint holds."""
+
+    net: GarmentsNet
+    name: str
+    classes: tuple[str, ...]
+    held_out: tuple[str, ...]
+    """Senders whose training pictures the network has not seen."""
 
 
 def main() -> None:
@@ -39,66 +54,105 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("runs/garments/garments.pt"))
     parser.add_argument("--pictures", type=Path, default=Path("../shared/data/images/clothing"))
+    parser.add_argument("--out", type=Path, help="default: the shipped bundle of that name")
+    parser.add_argument("--copies", type=Path, help="also copy some judge pictures to this folder")
     parser.add_argument("--license", type=Path, help="default: LICENSE beside the pictures")
-    parser.add_argument("--out", type=Path, default=Path("adaptive_split/data/bundles/garments"))
-    parser.add_argument("--copies", type=Path, default=Path("adaptive_split/data/pictures"))
-    parser.add_argument("--table", type=Path, default=Path("experiments/garments_accuracy.md"))
+    parser.add_argument("--table", type=Path, help="default: experiments/NAME_accuracy.md")
     parser.add_argument("--force", action="store_true", help="replace OUT and COPIES")
     arguments = parser.parse_args()
-    for place in (arguments.out, arguments.copies):
+    torch.set_num_threads(1)
+    trained = load_checkpoint(arguments.checkpoint)
+    out = arguments.out or Path("adaptive_split/data/bundles") / trained.name
+    table = Path(f"experiments/{trained.name.replace('-', '_')}_accuracy.md")
+    for place in filter(None, (out, arguments.copies)):
         if place.exists() and not arguments.force:
             parser.error(f"{place} exists; --force replaces it")
-    torch.set_num_threads(1)
-    net, classes, training = load_checkpoint(arguments.checkpoint, arguments.pictures)
-    val = load_pictures(arguments.pictures, "val", classes)
-    policy, judge = halves(val)
-    staging = arguments.out.with_name(arguments.out.name + ".new")
+    pictures = unseen_pictures(trained, arguments.pictures)
+    staging = out.with_name(out.name + ".new")
     shutil.rmtree(staging, ignore_errors=True)
+    bundle, outcomes = build(trained, pictures, staging)
+    write_profiles(bundle)
+    bundle = add_provenance(bundle, {"accuracy": accuracy_table(outcomes)})
+    text = report(bundle, outcomes, sweep_jpeg(bundle, pictures))
+    shutil.rmtree(out, ignore_errors=True)
+    staging.rename(out)
+    if arguments.copies:
+        license_ = arguments.license or arguments.pictures / "LICENSE"
+        copy_pictures(outcomes[1], trained.classes, arguments.pictures, license_, arguments.copies)
+    (arguments.table or table).write_text(text, encoding="utf-8")
+    print(text)
+
+
+def load_checkpoint(path: Path) -> Trained:
+    """Read a finished network; `garments` is older than the keys `network` and `held_out`."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    name, classes = saved.get("network", GARMENTS.name), tuple(saved["classes"])
+    net = GarmentsNet(NETWORKS[name], len(classes))
+    net.load_state_dict(saved["net"])
+    return Trained(net, name, classes, tuple(saved.get("held_out", ())))
+
+
+def unseen_pictures(trained: Trained, folder: Path) -> LabelledPictures:
+    """Read all that the network was not trained on: `val`, then what was held out."""
+    val, held = (
+        load_pictures(folder, split, trained.classes, held_out=trained.held_out)
+        for split in ("val", "held")
+    )
+    return LabelledPictures(
+        torch.cat([val.pixels, held.pixels], 1),
+        torch.cat([val.labels, held.labels]),
+        val.files + held.files,
+        val.classes,
+    )
+
+
+def build(
+    trained: Trained, pictures: LabelledPictures, staging: Path
+) -> tuple[ModelBundle, list[Outcomes]]:
+    """Export the graphs, with temperatures fitted on the policy half, and measure both halves."""
+    policy, judge = halves(pictures)
+    training = {"script": "experiments/train_garments.py", "seed": 0, "network": trained.name}
     bundle = export_bundle(
-        net,
-        classes,
+        trained.net,
+        trained.classes,
         staging,
-        name="garments",
+        name=trained.name,
         picture_qualities=PICTURE_QUALITIES,
         provenance={
             "data": "alexeygrigorev/clothing-dataset @ 7ed86a9c, ten largest classes",
             "data_license": "CC0-1.0",
-            "training": training,
+            "training": {**training, "senders_held_out": len(trained.held_out)},
             "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
         },
-        calibration=subset(val, policy),
+        calibration=subset(pictures, policy),
     )
     print(f"exported {bundle.hash[:12]}, temperatures {bundle.temperatures}", flush=True)
     grid = DecisionGrid(bundle.num_stages)
     outcomes = []
     for name, rows in (("policy", policy), ("judge", judge)):
-        outcomes.append(measure(bundle, labelled(val, rows), grid, subset=name, progress=_show))
-        outcomes[-1].save(staging / f"outcomes_{name}.npz")
-    profile = profile_bundle(bundle)
-    profile.save(staging / "profile_server.json")
-    nano_class(profile).save(staging / "profile_device.json")
-    sweep = sweep_jpeg(bundle, val)
-    bundle = add_provenance(bundle, {"accuracy": accuracy_table(outcomes)})
-    text = report(bundle, outcomes, sweep, training)
-    shutil.rmtree(arguments.out, ignore_errors=True)
-    staging.rename(arguments.out)
-    license_ = arguments.license or arguments.pictures / "LICENSE"
-    copy_pictures(outcomes[1], classes, arguments.pictures, license_, arguments.copies)
-    arguments.table.write_text(text, encoding="utf-8")
-    print(text)
+        half = measure(bundle, labelled(pictures, rows), grid, subset=name, progress=_show)
+        half.save(staging / f"outcomes_{name}.npz")
+        outcomes.append(half)
+    return bundle, outcomes
 
 
-def load_checkpoint(
-    path: Path, pictures: Path
-) -> tuple[GarmentsNet, tuple[str, ...], dict[str, Any]]:
-    """Read a finished network (`net`, `classes`) or a run's `checkpoint.pt` (its average)."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    finished = "classes" in saved
-    classes = tuple(saved["classes"]) if finished else largest_classes(pictures, 10)
-    net = GarmentsNet(len(classes))
-    net.load_state_dict(saved["net"] if finished else saved["average"])
-    state = "finished" if finished else f"draft after epoch {saved['epoch']}"
-    return net, classes, {"script": "experiments/train_garments.py", "seed": 0, "state": state}
+def write_profiles(bundle: ModelBundle) -> None:
+    """Profile this machine, and model the Nano on which `garments` takes `NANO_FULL_S`.
+
+    Another bundle is timed in turns with `garments`, and scaled by what that one needs.
+    """
+    bundles = [bundle]
+    if bundle.name != GARMENTS.name:
+        bundles.append(ModelBundle.load(bundle_path(GARMENTS.name)))
+    profile, *others = profile_bundles(bundles, repeats=ROUNDS)
+    reference: Profile = others[0] if others else profile
+    profile.save(bundle.path / "profile_server.json")
+    nano = nano_class(profile, NANO_FULL_S * profile.full_s / reference.full_s)
+    nano.save(bundle.path / "profile_device.json")
+    print(
+        f"{GARMENTS.name} {1e3 * reference.full_s:.2f} ms, {bundle.name} "
+        f"{1e3 * profile.full_s:.2f} ms, a Nano {1e3 * nano.full_s:.1f} ms (times {nano.scale:.2f})"
+    )
 
 
 def halves(pictures: LabelledPictures) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -165,40 +219,62 @@ def accuracy_table(outcomes: list[Outcomes]) -> dict[str, Any]:
 
 
 def report(
-    bundle: ModelBundle,
-    outcomes: list[Outcomes],
-    sweep: dict[int, tuple[float, float]],
-    training: dict[str, Any],
+    bundle: ModelBundle, outcomes: list[Outcomes], sweep: dict[int, tuple[float, float]]
 ) -> str:
     """Write the tables as Markdown."""
-    table = accuracy_table(outcomes)
-    policy, judge = outcomes
+    sizes = [len(half.label) for half in outcomes]
     lines = [
-        "# Accuracy and bytes of `garments`",
+        f"# Accuracy and bytes of `{bundle.name}`",
         "",
-        f"`python experiments/build_garments.py`; bundle {bundle.hash[:12]}; weights: "
-        f"{training['state']}; {table['pictures']} validation pictures, of which "
-        f"{len(policy.label)} policy and {len(judge.label)} judge; one standard error of top-1 is "
-        f"about {100 * (0.2 / table['pictures']) ** 0.5:.1f} points.",
+        f"`python experiments/build_garments.py --checkpoint runs/{bundle.name}/{bundle.name}.pt`; "
+        f"bundle {bundle.hash[:12]}; {sum(sizes)} pictures not trained on, of which {sizes[0]} "
+        f"policy and {sizes[1]} judge; one standard error of top-1 is about "
+        f"{100 * (0.2 / sum(sizes)) ** 0.5:.1f} points.",
         "",
-        "| exit | temperature | top-1 | policy | judge | mean confidence |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for k, top1 in enumerate(table["exits"]):
-        lines.append(
-            f"| {k + 1} | {bundle.temperatures[k]:.2f} | {top1:.3f} | "
-            f"{policy.exit_right[:, k].mean():.3f} | {judge.exit_right[:, k].mean():.3f} | "
-            f"{judge.exit_confidence[:, k].mean():.2f} |"
-        )
-    lines += [
+        *_exit_rows(bundle, outcomes),
         "",
         "A payload's JPEG of equal accuracy is the smallest of the sweep below that is at least as",
         "accurate; the share is the payload's bytes over that JPEG's.",
         "",
+        *_payload_rows(bundle, outcomes, sweep),
+        "",
+        "| JPEG quality | mean bytes | top-1 |",
+        "| --- | --- | --- |",
+        *(f"| {q} | {size:.0f} | {top1:.3f} |" for q, (size, top1) in sweep.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _exit_rows(bundle: ModelBundle, outcomes: list[Outcomes]) -> list[str]:
+    """Tabulate the exits; `strangers` are pictures of senders that training never saw."""
+    policy, judge = outcomes
+    right = np.concatenate([half.exit_right for half in outcomes])
+    files = [file for half in outcomes for file in half.files]
+    strange = np.array([file.startswith("train/") for file in files])
+    rows = [
+        "| exit | temperature | top-1 | policy | judge | val | strangers | mean confidence |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for k in range(bundle.num_stages):
+        far = f"{right[strange, k].mean():.3f}" if strange.any() else "-"
+        rows.append(
+            f"| {k + 1} | {bundle.temperatures[k]:.2f} | {right[:, k].mean():.3f} | "
+            f"{policy.exit_right[:, k].mean():.3f} | {judge.exit_right[:, k].mean():.3f} | "
+            f"{right[~strange, k].mean():.3f} | {far} | {judge.exit_confidence[:, k].mean():.2f} |"
+        )
+    return rows
+
+
+def _payload_rows(
+    bundle: ModelBundle, outcomes: list[Outcomes], sweep: dict[int, tuple[float, float]]
+) -> list[str]:
+    """Tabulate the payloads, each against the JPEG of equal accuracy."""
+    policy, judge = outcomes
+    rows = [
         "| split point | bits | mean bytes | top-1 | policy | judge | equal JPEG | share |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for index, row in enumerate(table["payloads"]):
+    for index, row in enumerate(accuracy_table(outcomes)["payloads"]):
         equal, share = "-", "-"
         if row["split_point"]:
             better = {q: size for q, (size, top1) in sweep.items() if top1 >= row["top1"] - 1e-4}
@@ -206,15 +282,12 @@ def report(
             equal = "none" if quality is None else f"q{quality}, {better[quality]:.0f} B"
             share = "-" if quality is None else f"{row['bytes'] / better[quality]:.2f}"
         rung = f" (q{bundle.picture_qualities[row['bits']]})" if not row["split_point"] else ""
-        lines.append(
+        rows.append(
             f"| {row['split_point']} | {row['bits']}{rung} | {row['bytes']:.0f} | "
-            f"{row['top1']:.3f} | "
-            f"{policy.server_right[:, index].mean():.3f} | "
+            f"{row['top1']:.3f} | {policy.server_right[:, index].mean():.3f} | "
             f"{judge.server_right[:, index].mean():.3f} | {equal} | {share} |"
         )
-    lines += ["", "| JPEG quality | mean bytes | top-1 |", "| --- | --- | --- |"]
-    lines += [f"| {q} | {size:.0f} | {top1:.3f} |" for q, (size, top1) in sweep.items()]
-    return "\n".join(lines) + "\n"
+    return rows
 
 
 def copy_pictures(

@@ -9,18 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from adaptive_split.bundle import ModelBundle, file_name, write_bundle
+from adaptive_split.candidates import CandidateTable, Radio
 from adaptive_split.decision import NEVER, DecisionGrid
 from adaptive_split.objective import Objective
 from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS
 from adaptive_split.outcomes import Outcomes
-from adaptive_split.planner import (
-    CandidateTable,
-    Moment,
-    Radio,
-    combine,
-    link_pairs,
-    read_link,
-)
+from adaptive_split.planner import Moment, combine, link_pairs, read_link
 from adaptive_split.profile import Profile
 from adaptive_split.runtime.controller import ForecastWeights
 from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream

@@ -1,34 +1,37 @@
 """Play controllers over the same streams in the simulator; no printing.
 
 Controllers decide with the table of the `policy` half of the pictures while the simulator plays
-the `judge` half, so none knows the pictures it is judged on; the oracle and what is picked in
-hindsight do.
+the `judge` half, so none knows the pictures it is judged on. What is picked in hindsight is picked
+by what it brings there, and `oracle-pictures` knows them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
-import numpy as np
-
-from adaptive_split.agents.baselines import Oracle, TwoArm
-from adaptive_split.agents.evaluate import play
-from adaptive_split.agents.frames import Frames, frames_of
-from adaptive_split.agents.hindsight import best_oracle, best_static, best_two_arm
+from adaptive_split.agents.baselines import BusyKnobs, Oracle, PairKnobs, Static
+from adaptive_split.agents.cluster import InProcess, Workers
+from adaptive_split.agents.frames import Frames
+from adaptive_split.agents.hindsight import best_oracle, best_rival, best_static
+from adaptive_split.agents.matrix import Arena, play_matrix
 from adaptive_split.agents.roster import (
     BEST_STATIC,
     DEFAULT_NAMES,
+    FROM_STATICS,
     HINDSIGHT,
     ORACLE,
-    TWO_ARM,
+    ORACLE_PICTURES,
     check_names,
     describe,
+    hindsight_rival,
     make_policy,
 )
+from adaptive_split.agents.trial import Venue
+from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.errors import ConfigError
-from adaptive_split.planner import CandidateTable, Floats
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 from adaptive_split.runtime.streams import Stream, StreamSource
@@ -79,6 +82,8 @@ class Comparison:
     """What was picked in hindsight, in words."""
     used_defaults: bool
     """Whether the planners ran with untuned knobs, for want of a controller bundle."""
+    searched: tuple[str, ...]
+    """Rivals whose knobs were searched for this comparison, for want of them in the bundle."""
 
 
 def compare(
@@ -87,6 +92,9 @@ def compare(
     config: CompareConfig,
     learned: ControllerBundle | None,
     progress: Progress = lambda *_: None,
+    workers: Workers | None = None,
+    *,
+    found: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Play all controllers over the same streams.
 
@@ -96,9 +104,12 @@ def compare(
         config: Who plays, and how much.
         learned: The `sac` controller and the planners' knobs.
         progress: Told how far it is.
+        workers: Where searches and controllers are played; by default in this process. The
+            result is the same wherever.
+        found: Knobs of rivals that the controller bundle has none for, picked on training traces.
 
     Raises:
-        ConfigError: If `sac` is named without a controller bundle.
+        ConfigError: If `sac` is named without a controller bundle, or a rival without knobs.
         BundleError: If the controller belongs to another model bundle.
     """
     if learned is not None:
@@ -106,28 +117,63 @@ def compare(
     deciding, judging = scenario.table("policy"), scenario.table("judge")
     # What needs no hindsight is built first, so that a wrong argument fails at once.
     policies = {
-        name: make_policy(name, deciding, learned) for name in config.names if name not in HINDSIGHT
+        name: make_policy(name, deciding, learned, found)
+        for name in config.names
+        if name not in HINDSIGHT
     }
     source = StreamSource(scenario, judging.outcomes, traces)
-    streams: list[Stream] = []
-    seeds: list[int] = []
+    drawn = []
     for seed in range(config.num_seeds):
         progress("drawing streams", seed, config.num_seeds)
-        drawn = source.draw_evenly(config.per_family, seed)
-        streams += drawn
-        seeds += [seed] * len(drawn)
-    policies |= pick_in_hindsight(config.names, judging, streams, progress)
-    frames, probes = {}, {}
-    for name in config.names:
-        episodes = play(policies[name], judging, streams, partial(progress, f"playing {name}"))
-        frames[name] = frames_of(episodes, judging, np.stack([s.samples for s in streams]))
-        probes[name] = episodes.probe_bytes
+        drawn.append(tuple(source.draw_evenly(config.per_family, seed)))
+    streams = tuple(stream for part in drawn for stream in part)
+    tuned = {} if learned is None else learned.tuned
+    policies |= _search(
+        config.names, _Searched(judging, deciding, streams, tuned), progress, workers
+    )
+    policies = {name: policies[name] for name in config.names}
+    frames, probes = play_matrix(
+        Arena(policies, judging, tuple(drawn)), workers or InProcess(), partial(progress, "playing")
+    )
     return Comparison(
-        scenario=scenario, config=config, streams=tuple(streams), seeds=tuple(seeds),
-        traces=tuple(traces), frames=frames, probe_bytes=probes,
-        policies={name: policies[name] for name in config.names},
+        scenario=scenario, config=config, streams=streams,
+        seeds=tuple(seed for seed, part in enumerate(drawn) for _ in part),
+        traces=tuple(traces), frames=frames, probe_bytes=probes, policies=policies,
         hindsight=_in_words(policies, judging), used_defaults=learned is None,
+        searched=tuple(found or {}),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Searched:
+    """What all searches in hindsight share."""
+
+    playing: CandidateTable
+    deciding: CandidateTable
+    streams: tuple[Stream, ...]
+    tuned: Mapping[str, Any]
+
+    def pick(self, names: Sequence[str], progress: Progress = lambda *_: None) -> dict[str, Policy]:
+        return pick_in_hindsight(
+            names, self.playing, self.streams, progress, deciding=self.deciding, tuned=self.tuned
+        )
+
+
+def _search(
+    names: Sequence[str], shared: _Searched, progress: Progress, workers: Workers | None
+) -> dict[str, Policy]:
+    """Search what is picked in hindsight, on the workers if there are any."""
+    if workers is None:
+        return shared.pick(names, progress)
+    # These share one long search for the best static decisions.
+    rules = tuple(name for name in names if name in FROM_STATICS)
+    groups = [rules, *((name,) for name in names if name in HINDSIGHT and name not in rules)]
+    found = workers.map(_search_group, shared, groups, partial(progress, "searching"))
+    return {name: policy for part in found for name, policy in part.items()}
+
+
+def _search_group(shared: _Searched, names: Sequence[str]) -> dict[str, Policy]:
+    return shared.pick(names)
 
 
 def pick_in_hindsight(
@@ -135,18 +181,37 @@ def pick_in_hindsight(
     table: CandidateTable,
     streams: Sequence[Stream],
     progress: Progress = lambda *_: None,
+    *,
+    deciding: CandidateTable | None = None,
+    tuned: Mapping[str, Any] | None = None,
 ) -> dict[str, Policy]:
-    """Search those of the named controllers that are picked on the streams themselves."""
+    """Search those of the named controllers that are picked on the streams themselves.
+
+    Args:
+        names: Controllers; those that need no hindsight are passed over.
+        table: What is played; `oracle-pictures` knows it.
+        streams: The streams.
+        progress: Told how far it is.
+        deciding: What rivals and `oracle` decide with; `table` by default.
+        tuned: Knobs picked on the training traces, for what a rival learned there.
+    """
+    venue = Venue(deciding or table, table, tuple(streams))
     picked: dict[str, Policy] = {}
-    if BEST_STATIC in names or TWO_ARM in names:
-        static, values = best_static(table, streams, partial(progress, "searching best-static"))
-        if BEST_STATIC in names:
-            picked[BEST_STATIC] = static
-        if TWO_ARM in names:
-            count = partial(progress, "searching two-arm")
-            picked[TWO_ARM] = best_two_arm(table, streams, values, count)
-    if ORACLE in names:
-        picked[ORACLE] = best_oracle(table, streams, partial(progress, "searching oracle"))
+
+    @cache
+    def statics() -> tuple[Static, Floats]:
+        return best_static(venue, partial(progress, "searching best-static"))
+
+    for name in names:
+        count = partial(progress, f"searching {name}")
+        if rival := hindsight_rival(name):
+            picked[name] = best_rival(rival, venue, lambda: statics()[1], tuned or {}, count)
+        elif name == BEST_STATIC:
+            picked[name] = statics()[0]
+        elif name == ORACLE:
+            picked[name] = best_oracle(venue, count)
+        elif name == ORACLE_PICTURES:
+            picked[name] = best_oracle(venue, count, name=name, knows_pictures=True)
     return picked
 
 
@@ -154,15 +219,34 @@ def _in_words(policies: Mapping[str, Policy], table: CandidateTable) -> dict[str
     candidates, words = table.grid.candidates, {}
     for name in HINDSIGHT:
         policy = policies.get(name)
-        if isinstance(policy, TwoArm):
-            local, picture = candidates[int(policy.local)], candidates[int(policy.picture)]
-            words[name] = (
-                f"from {policy.threshold_mbps:g} Mbit/s on {describe(picture)}; "
-                f"below, {describe(local)}"
-            )
-        elif isinstance(policy, Oracle):
+        if isinstance(policy, Oracle):
             prices = asdict(policy.prices)
-            words[name] = "backlog prices " + ", ".join(f"{k} {v:g}" for k, v in prices.items())
+            words[name] = "backlog prices " + _listed(prices)
+        elif isinstance(policy, Static):
+            words[name] = describe(candidates[policy.candidate])
         elif policy is not None:
-            words[name] = describe(candidates[int(getattr(policy, "candidate", 0))])
+            words[name] = _knobs_in_words(policy, table)
     return words
+
+
+def _knobs_in_words(policy: Policy, table: CandidateTable) -> str:
+    candidates = table.grid.candidates
+    knobs: Any = getattr(policy, "knobs", None)
+    if isinstance(knobs, PairKnobs):
+        below, above = candidates[int(knobs.below)], candidates[int(knobs.above)]
+        return (
+            f"from {knobs.threshold_mbps:g} Mbit/s on {describe(above)}; below, {describe(below)}"
+        )
+    if isinstance(knobs, BusyKnobs):
+        local, picture = candidates[int(knobs.local)], candidates[int(knobs.picture)]
+        return (
+            f"from {knobs.threshold_mbps:g} Mbit/s on {describe(picture)}; "
+            f"nothing waiting, {describe(local)}"
+        )
+    plain = asdict(getattr(policy, "settings", knobs))
+    plain.pop("network", None)
+    return _listed(plain)
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in values.items())

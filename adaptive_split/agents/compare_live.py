@@ -23,7 +23,7 @@ from adaptive_split.agents.live_windows import (
     rows_of,
     simulate_windows,
 )
-from adaptive_split.agents.roster import ORACLE, file_name, make_policy
+from adaptive_split.agents.roster import SIMULATED_ONLY, file_name, make_policy
 from adaptive_split.agents.summary import sum_up
 from adaptive_split.clock import MonotonicClock
 from adaptive_split.errors import ConfigError
@@ -87,15 +87,19 @@ def compare_live(
     Args:
         scenario: Its device profile is played by slowing this machine down.
         traces: What the link plays.
-        policies: By name; the oracle is left out, as nobody knows a real future.
+        policies: By name; those that only a simulator can serve are left out: nobody knows a real
+            future.
         pictures: A folder with pictures of the `judge` half.
         records: Existing folder; gets one `<controller>.jsonl` each.
         config: How long and how often.
         progress: Told how far it is, in frames.
     """
-    chosen = {name: policy for name, policy in policies.items() if name != ORACLE}
+    chosen = {name: policy for name, policy in policies.items() if name not in SIMULATED_ONLY}
     if not chosen:
-        raise ConfigError("a live comparison must have a controller other than the oracle")
+        raise ConfigError(
+            "a live comparison must have a controller that can run live; got none other than "
+            f"{', '.join(SIMULATED_ONLY)}"
+        )
     judging = scenario.table("judge")
     folder = read_folder(pictures, scenario.bundle)
     rows = rows_of(folder, judging.outcomes, pictures)

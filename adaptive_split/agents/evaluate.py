@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.agents.baselines import Oracle
-from adaptive_split.planner import CandidateTable
+from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.simulated_step import Step
 from adaptive_split.runtime.simulator import Simulator
@@ -40,6 +41,41 @@ class Episodes:
         return total / self.num_frames
 
 
+@runtime_checkable
+class Learner(Protocol):
+    """A policy that learns while it plays: told of every step, lane by lane."""
+
+    def start(self, lanes: int) -> None:
+        """Forget everything and get ready for that many lanes."""
+        ...
+
+    def learn(self, step: Step) -> None:
+        """Take in what the last choice brought."""
+        ...
+
+
+def steps_of(
+    policy: Policy,
+    simulator: Simulator,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Step]:
+    """Play a policy to the end of a simulator's streams, one step at a time."""
+    if isinstance(policy, Oracle):
+        policy.bind(simulator)
+    learner = policy if isinstance(policy, Learner) else None
+    if learner is not None:
+        learner.start(simulator.lanes)
+    num_steps = 0
+    while not simulator.done.all():
+        step = simulator.step(policy.choose(simulator.moment()))
+        if learner is not None:
+            learner.learn(step)
+        num_steps += 1
+        if progress is not None and num_steps % 20 == 0:
+            progress(min(num_steps, simulator.num_frames), simulator.num_frames)
+        yield step
+
+
 def play(
     policy: Policy,
     table: CandidateTable,
@@ -48,16 +84,24 @@ def play(
 ) -> Episodes:
     """Run a policy over all streams at once, to the end."""
     simulator = Simulator(table, streams, probes=policy.probes)
-    if isinstance(policy, Oracle):
-        policy.bind(simulator)
-    steps = []
-    while not simulator.done.all():
-        steps.append(simulator.step(policy.choose(simulator.moment())))
-        if progress is not None and len(steps) % 20 == 0:
-            progress(min(len(steps), simulator.num_frames), simulator.num_frames)
-    return Episodes(policy.name, simulator.num_frames, tuple(steps), simulator.total_probe_bytes)
+    steps = tuple(steps_of(policy, simulator, progress))
+    return Episodes(policy.name, simulator.num_frames, steps, simulator.total_probe_bytes)
+
+
+def lane_utility(
+    policy: Policy,
+    table: CandidateTable,
+    streams: Sequence[Stream],
+    progress: Callable[[int, int], None] | None = None,
+) -> Floats:
+    """Mean utility per captured frame of every stream, shape `(L,)`; keeps no steps."""
+    simulator = Simulator(table, streams, probes=policy.probes)
+    total = np.zeros(simulator.lanes)
+    for step in steps_of(policy, simulator, progress):
+        total += step.utility
+    return np.asarray(total / simulator.num_frames)
 
 
 def mean_utility(policy: Policy, table: CandidateTable, streams: Sequence[Stream]) -> float:
     """Mean utility per captured frame over all streams."""
-    return float(play(policy, table, streams).per_stream("utility").mean())
+    return float(lane_utility(policy, table, streams).mean())

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.agents.evaluate import Episodes
+from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.measurement import DEVICE, NOBODY, SERVER, FrameReport
-from adaptive_split.planner import CandidateTable, Floats
 from adaptive_split.runtime.records import VERSION
 
 CAUSES = (

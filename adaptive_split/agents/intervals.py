@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adaptive_split.candidates import Floats
 from adaptive_split.errors import ConfigError
-from adaptive_split.planner import Floats
 
 ROUNDS = 2000
 PERCENTILES = (2.5, 97.5)

@@ -9,7 +9,7 @@ from typing import Any
 
 from adaptive_split.agents import report_figures as figures
 from adaptive_split.agents.report_style import STYLE
-from adaptive_split.agents.roster import BEST_STATIC, LEARNED
+from adaptive_split.agents.roster import BEST_STATIC, LEARNED, ORACLE, ORACLE_PICTURES, about
 
 Summary = Mapping[str, Any]
 BUSY = 0.25
@@ -61,7 +61,7 @@ def _head(summary: Summary) -> str:
             tiles.append((f"{rival['value']:+.4f}", f"against best-static{_interval(rival)}"))
         closed = summary["oracle_gap_closed"].get(LEARNED)
         if closed is not None:
-            tiles.append((f"{100 * closed:.0f} %", "of the way from best-static to the oracle"))
+            tiles.append((f"{100 * closed:.0f} %", "of the way from best-static to oracle"))
         live = summary.get("live", {}).get("controllers", {}).get(LEARNED)
         if live:
             tiles.append((f"{live['on_time_accuracy']:.3f}", "on-time accuracy of sac, live"))
@@ -112,15 +112,36 @@ def _utility(summary: Summary) -> str:
         answer = f"</p><ul>{places}</ul>" if ahead else " nowhere in this comparison.</p>"
         parts.append(f"<p><b>Where a rule is ahead of sac, and by how much:</b>{answer}")
     parts.append(_controller_table(controllers, summary["oracle_gap_closed"]))
+    parts.append(_who(controllers))
     return "".join(parts)
+
+
+def _who(controllers: Mapping[str, Any]) -> str:
+    """What the controllers are, and what the oracles know."""
+    parts = []
+    if ORACLE in controllers:
+        parts.append(
+            "oracle knows the link and the server to come, and expects of the pictures what every "
+            "controller expects. 'Gap closed' is the share of the way from best-static to it."
+        )
+    if ORACLE_PICTURES in controllers:
+        parts.append(
+            "oracle-pictures also knows how accurate every exit and payload is on the judged "
+            "pictures; no controller can know that, as it follows from their labels."
+        )
+    words = f"<p>{' '.join(parts)}</p>" if parts else ""
+    listed = _facts({name: about(name) for name in figures.by_utility(controllers)})
+    return f"{words}<details><summary>What the controllers are</summary>{listed}</details>"
 
 
 def _families(summary: Summary) -> str:
     families = summary["families"]
+    narrow = figures.label_width(summary["controllers"]) <= figures.HALF / 2
+    width = figures.HALF if narrow else figures.WIDTH
     drawn = "".join(
         _figure(
             f"<h3>{escape(name)} {SYNTHETIC if 'synthetic' in one['source'] else ''}</h3>"
-            + figures.utility_figure(one["controllers"], width=figures.HALF),
+            + figures.utility_figure(one["controllers"], width=width),
             f"{one['streams']} streams of {one['files']} trace files, {one['source']} rates",
         )
         for name, one in families.items()
@@ -135,7 +156,8 @@ def _families(summary: Summary) -> str:
     ]
     return (
         "<h2>By link family</h2><p>The scales differ from panel to panel.</p>"
-        f'<div class="two">{drawn}</div>' + _table(["utility", *families], rows)
+        f'<div class="{"two" if narrow else "one"}">{drawn}</div>'
+        + _table(["utility", *families], rows)
     )
 
 
@@ -166,8 +188,8 @@ def _losses(summary: Summary) -> str:
     rows = figures.oracle_loss_rows(controllers)
     more = ""
     if rows:
-        head = ["more than the oracle", *figures.CAUSE_WORDS.values(), "sum"]
-        more = "<h3>Against the oracle</h3>" + _table(head, rows)
+        head = ["more than oracle", *figures.CAUSE_WORDS.values(), "sum"]
+        more = f"<h3>Against {ORACLE}</h3>" + _table(head, rows)
     return (
         "<h2>Where each controller loses</h2><p>A wrong answer of the whole network is lost for "
         "everyone; what differs is the controllers' doing.</p>"
@@ -232,11 +254,6 @@ def _setting(summary: Summary) -> str:
         "controller": str(provenance["controller_hash"] or "none")[:16],
         "versions": ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
     }  # fmt: skip
-    rows = "".join(
-        f"<tr><td>{escape(key)}</td><td style='text-align:left;white-space:normal'>"
-        f"{escape(str(value))}</td></tr>"
-        for key, value in facts.items()
-    )
     traces = [
         [one["name"], one["family"], one["source"], one["rtt_source"], f"{one['duration_s']:g} s",
          str(one["streams"])]
@@ -244,7 +261,7 @@ def _setting(summary: Summary) -> str:
     ]  # fmt: skip
     listed = _table(["trace", "family", "rate", "round trip", "length", "streams"], traces)
     return (
-        f"<h2>How this was made</h2><table>{rows}</table>"
+        f"<h2>How this was made</h2>{_facts(facts)}"
         f"<details><summary>{len(traces)} trace files</summary>{listed}</details>"
     )
 
@@ -285,6 +302,15 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], strong: str = "")
         f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
         "</div>"
     )
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    """Names and sentences, in a table."""
+    rows = "".join(
+        f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td></tr>"
+        for key, value in facts.items()
+    )
+    return f'<table class="facts">{rows}</table>'
 
 
 def _figure(drawing: str, caption: str) -> str:

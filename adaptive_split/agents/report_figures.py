@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from adaptive_split.agents.frames import CAUSES
 from adaptive_split.agents.report_svg import Drawing, decades, nice_ticks
-from adaptive_split.agents.roster import DEFAULT_NAMES, LEARNED, ORACLE
+from adaptive_split.agents.roster import BEST_STATIC, LEARNED, ORACLE, ORACLE_PICTURES, ORACLES
 
 Numbers = Mapping[str, Any]
 WIDTH = 920
@@ -21,9 +21,22 @@ CAUSE_WORDS = {
 }  # fmt: skip
 
 
+_COLORS = {
+    LEARNED: "c0", "planner": "c1", "distribution-planner": "c2", "two-window-planner": "c3",
+    "two-arm": "c4", "two-arm-hindsight": "c4 dotted", BEST_STATIC: "c5", ORACLE: "c6",
+    ORACLE_PICTURES: "c6 dotted",
+}  # fmt: skip
+_OTHERS = "c7"
+
+
 def color_of(name: str) -> str:
-    """CSS class of a controller, the same in every figure."""
-    return f"c{DEFAULT_NAMES.index(name)}" if name in DEFAULT_NAMES else "c7"
+    """CSS classes of a controller, the same in every figure."""
+    return _COLORS.get(name, _OTHERS)
+
+
+def label_width(names: Iterable[str]) -> int:
+    """Pixels to the left of a plot that the longest name needs."""
+    return max(148, 24 + round(6.6 * max(map(len, names))))
 
 
 def by_utility(controllers: Mapping[str, Numbers]) -> list[str]:
@@ -49,7 +62,7 @@ def _dots(values: Mapping[str, Numbers], width: int, title: str, *, signed: bool
     pad = 0.06 * max(max(highs) - min(lows), 1e-3)
     drawing = Drawing(
         width, 46 + ROW * len(values), x_range=(min(lows) - pad, max(highs) + pad),
-        y_range=(0, 1), margins=(6, 66, 40, 148), label=title,
+        y_range=(0, 1), margins=(6, 66, 40, label_width(values)), label=title,
     )  # fmt: skip
     ticks = nice_ticks(*drawing.x_range, 9 if width > HALF else 4)
     form = "{:+.3g}" if signed else "{:.3g}"
@@ -100,7 +113,7 @@ def loss_figure(controllers: Mapping[str, Numbers]) -> str:
     totals = {name: sum(controllers[name]["loss"].values()) for name in names}
     drawing = Drawing(
         WIDTH, 46 + ROW * len(names), x_range=(0, 1.03 * max(totals.values())), y_range=(0, 1),
-        margins=(6, 66, 40, 148), label="losses by cause",
+        margins=(6, 66, 40, label_width(names)), label="losses by cause",
     )  # fmt: skip
     title = "utility lost per captured frame (1 - utility)"
     drawing.axis_x(nice_ticks(*drawing.x_range, 6), "{:.2g}".format, title)
@@ -185,8 +198,13 @@ def _decision_panel(timeline: Mapping[str, Any], name: str, rows: Mapping[str, A
 
 
 def controller_legend(names: Sequence[str]) -> str:
-    """Name the controllers' colors."""
-    return legend([(color_of(name), name) for name in names], line=True)
+    """Name the controllers' colors; those that share one are counted."""
+    entries = [(color_of(name), name) for name in names if color_of(name) != _OTHERS]
+    others = [name for name in names if color_of(name) == _OTHERS]
+    if others:
+        words = others[0] if len(others) == 1 else f"{len(others)} others, named under the pointer"
+        entries.append((_OTHERS, words))
+    return legend(entries, line=True)
 
 
 def legend(entries: Sequence[tuple[str, str]], *, line: bool = False) -> str:
@@ -199,7 +217,7 @@ def legend(entries: Sequence[tuple[str, str]], *, line: bool = False) -> str:
 
 
 def oracle_loss_rows(controllers: Mapping[str, Numbers]) -> list[list[str]]:
-    """What each controller loses more than the oracle, by cause; empty without an oracle."""
+    """What each controller loses more than `oracle`, by cause; empty without it."""
     if ORACLE not in controllers:
         return []
     best = controllers[ORACLE]["loss"]
@@ -213,13 +231,13 @@ def oracle_loss_rows(controllers: Mapping[str, Numbers]) -> list[list[str]]:
 
 
 def rivals_that_win(summary: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Rivals other than the oracle that are ahead of sac, in words, by place."""
+    """Rivals other than the oracles that are ahead of sac, in words, by place."""
     places = {"all families": summary["paired_difference"]}
     places |= {name: one["paired_difference"] for name, one in summary["families"].items()}
     found: dict[str, list[str]] = {}
     for place, paired in places.items():
         for name, one in sorted(paired.items(), key=lambda item: item[1]["value"]):
-            if one["value"] < 0 and name != ORACLE:
+            if one["value"] < 0 and name not in ORACLES:
                 sure = "" if one["high"] < 0 else " (not beyond the interval)"
                 found.setdefault(place, []).append(f"{name} {-one['value']:.4f}{sure}")
     return found

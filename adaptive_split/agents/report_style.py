@@ -52,22 +52,28 @@ text.value { font-variant-numeric: tabular-nums; }
 path.line.c0 { stroke-width: 3; } path.line.c6 { stroke-dasharray: 6 4; }
 circle.dot { stroke: var(--card); stroke-width: 2; } circle.c6 { fill: var(--card);
   stroke: var(--c6); }
+path.line.c7 { stroke-width: 1; } path.line.dotted { stroke-dasharray: 2 4; }
+line.dotted { stroke-dasharray: 1 5; } circle.c4.dotted { fill: var(--card); stroke: var(--c4); }
 .area { fill: var(--area); } .edge { fill: none; stroke: var(--c0); stroke-width: 1.25; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-top: 8px; font-size: 13px; }
 .legend span { display: inline-flex; align-items: center; gap: 6px; }
 .swatch { width: 12px; height: 12px; border-radius: 3px; display: inline-block; }
-.swatch.line { height: 3px; width: 18px; }
+.swatch.line { height: 3px; width: 18px; } .swatch.c6 { height: 0; background: none;
+  border-top: 3px dashed var(--c6); } .swatch.dotted { height: 0; background: none;
+  border-top: 3px dotted var(--c6); } .swatch.c4.dotted { border-color: var(--c4); }
+.facts td { text-align: left; white-space: normal; vertical-align: top; }
+.facts td:first-child { white-space: nowrap; }
 .miss { fill: var(--k0); background: var(--k0); } .fell { fill: var(--k2);
   background: var(--k2); }
 .b-local { fill: var(--bl); background: var(--bl); }
 """ + "\n".join(
     [
         f"line.c{i}, path.c{i} {{ stroke: var(--c{i}); }} circle.c{i} {{ fill: var(--c{i}); }} "
-        f".swatch.c{i} {{ background: var(--c{i}); }}"
+        f".swatch.c{i}:not(.dotted) {{ background: var(--c{i}); }}"
         for i in range(8)
         if i != 6
     ]
-    + ["line.c6, path.c6 { stroke: var(--c6); } .swatch.c6 { background: var(--c6); }"]
+    + ["line.c6, path.c6 { stroke: var(--c6); }"]
     + [f".k{i} {{ fill: var(--k{i}); background: var(--k{i}); }}" for i in range(6)]
     + [f".b{i} {{ fill: var(--b{i}); background: var(--b{i}); }}" for i in range(4)]
 )

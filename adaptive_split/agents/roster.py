@@ -6,33 +6,42 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptive_split.agents.baselines import Static
+from adaptive_split.agents.rivals import RIVALS, Rival, make_rival
+from adaptive_split.candidates import CandidateTable
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.errors import ConfigError
-from adaptive_split.planner import CandidateTable
-from adaptive_split.runtime.controller import (
-    DistributionPlanner,
-    Planner,
-    PlannerSettings,
-    Policy,
-    TwoWindowPlanner,
-)
+from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 
-LEARNED, BEST_STATIC, TWO_ARM, ORACLE = "sac", "best-static", "two-arm", "oracle"
-HINDSIGHT = (TWO_ARM, BEST_STATIC, ORACLE)
+LEARNED, BEST_STATIC, ORACLE = "sac", "best-static", "oracle"
+ORACLE_PICTURES = "oracle-pictures"
+_HINDSIGHT = "-hindsight"
+ORACLES = (ORACLE, ORACLE_PICTURES)
+HINDSIGHT = (BEST_STATIC, *ORACLES, *(name + _HINDSIGHT for name in RIVALS))
 """Picked on the very streams that are compared."""
 
-_PLANNERS: Mapping[str, type[Planner | DistributionPlanner | TwoWindowPlanner]] = {
-    "planner": Planner,
-    "distribution-planner": DistributionPlanner,
-    "two-window-planner": TwoWindowPlanner,
+FROM_STATICS = (BEST_STATIC, *(name + _HINDSIGHT for name in ("two-arm", "best-pair", "busy-skip")))
+"""Those of them that the best static decisions are searched for first."""
+
+SIMULATED_ONLY = (*ORACLES, "mulinucb", "mulinucb" + _HINDSIGHT)
+"""Need a future or a feedback that a live run does not give."""
+
+DEFAULT_NAMES = (
+    LEARNED, "planner", "distribution-planner", "two-window-planner", "two-arm",
+    "two-arm" + _HINDSIGHT, BEST_STATIC, *ORACLES,
+)  # fmt: skip
+NAMES = tuple(dict.fromkeys((*DEFAULT_NAMES, *RIVALS, "local", "jpeg", *HINDSIGHT)))
+
+_ABOUT = {
+    LEARNED: "the learned policy of the controller bundle",
+    BEST_STATIC: "the fixed decision that is best on the judged streams",
+    ORACLE: "knows the link and the server to come; expects of the pictures what every "
+    "controller expects",
+    ORACLE_PICTURES: "the oracle that also knows how accurate every exit and payload is on the "
+    "judged pictures",
+    "local": "the whole network on the device, no early exit",
+    "jpeg": "the finest picture to the server",
 }
-_KNOBS = {
-    "planner": "planner", "distribution-planner": "distribution",
-    "two-window-planner": "two_window",
-}  # fmt: skip
-DEFAULT_NAMES = (LEARNED, *_PLANNERS, *HINDSIGHT)
-NAMES = (*DEFAULT_NAMES, "local", "jpeg")
 
 
 def check_names(names: list[str]) -> list[str]:
@@ -51,18 +60,34 @@ def check_names(names: list[str]) -> list[str]:
     return names
 
 
-def make_policy(name: str, table: CandidateTable, learned: ControllerBundle | None) -> Policy:
+def about(name: str) -> str:
+    """What a controller is, in a person's words."""
+    if rival := hindsight_rival(name):
+        return f"{rival.name} with the knobs that are best on the judged streams"
+    if name in RIVALS:
+        return RIVALS[name].about
+    return _ABOUT.get(name, "one decision for every frame")
+
+
+def make_policy(
+    name: str,
+    table: CandidateTable,
+    learned: ControllerBundle | None,
+    found: Mapping[str, Any] | None = None,
+) -> Policy:
     """Build a controller that needs no hindsight.
 
     Args:
-        name: `sac`, a planner, `local` (the whole network on the device), `jpeg` (the finest
+        name: `sac`, one of `RIVALS`, `local` (the whole network on the device), `jpeg` (the finest
             picture to the server) or `static:K:T:B` (split point, exit threshold, bits).
         table: What it decides with; must be of the `policy` half of the pictures.
-        learned: The controller bundle: the `sac` controller and the planners' knobs; planners
-            take their defaults without one.
+        learned: The controller bundle: the `sac` controller and the rivals' knobs; those that
+            have defaults take them without one.
+        found: Knobs of rivals that the controller bundle has none for.
 
     Raises:
-        ConfigError: If the name is unknown, or `sac` has no controller bundle.
+        ConfigError: If the name is unknown, `sac` has no controller bundle, or a rival without
+            defaults has no knobs.
     """
     if name == LEARNED:
         if learned is None:
@@ -70,22 +95,17 @@ def make_policy(name: str, table: CandidateTable, learned: ControllerBundle | No
                 "sac must have a controller bundle; got none; make one with 'adaptive-split train'"
             )
         return learned.controller(table)
-    if name in _PLANNERS:
-        return _PLANNERS[name](table, planner_settings(name, learned))
+    if name in RIVALS:
+        tuned = {} if learned is None else learned.tuned
+        return make_rival(name, table, {**(found or {}), **tuned})
     if name in HINDSIGHT:
         raise ConfigError(f"{name} is picked in hindsight: only 'adaptive-split compare' has it")
     return Static(static_candidate(name, table), name)
 
 
-def planner_settings(name: str, learned: ControllerBundle | None) -> PlannerSettings:
-    """Knobs of a planner: those picked on the controller's training traces, else the defaults."""
-    if learned is None:
-        return PlannerSettings()
-    knobs: Any = learned.tuned.get(_KNOBS[name], {})
-    try:
-        return PlannerSettings(**knobs)
-    except TypeError as error:
-        raise ConfigError(f"knobs of the {name} must be planner settings; got {knobs!r}") from error
+def hindsight_rival(name: str) -> Rival | None:
+    """The rival whose knobs a name asks to pick in hindsight; none for other names."""
+    return RIVALS.get(name.removesuffix(_HINDSIGHT)) if name.endswith(_HINDSIGHT) else None
 
 
 def static_candidate(name: str, table: CandidateTable) -> int:

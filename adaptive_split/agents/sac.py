@@ -185,7 +185,7 @@ class CandidateSAC(OffPolicyAlgorithm):
         *,
         layout: Layout,
         learning_rate: float | Schedule = 1e-3,
-        buffer_size: int = 40_000,
+        buffer_size: int = 150_000,
         learning_starts: int = 4_000,
         batch_size: int = 256,
         gamma: float = 0.9,

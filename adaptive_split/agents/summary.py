@@ -16,7 +16,7 @@ from adaptive_split.agents.compare import Comparison
 from adaptive_split.agents.frames import CAUSES, Frames
 from adaptive_split.agents.intervals import Bootstrap
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED, ORACLE
-from adaptive_split.planner import Floats
+from adaptive_split.candidates import Floats
 from adaptive_split.runtime.controller_bundle import WEIGHTS
 from adaptive_split.runtime.streams import Stream
 
@@ -32,7 +32,7 @@ def summarize(comparison: Comparison, provenance: Mapping[str, Any]) -> dict[str
 
     Returns:
         `scenario`, `controllers`, `paired_difference` (sac minus each rival), `oracle_gap_closed`
-        (share of the way from the best static decision to the oracle), `families`, `traces`,
+        (share of the way from the best static decision to `oracle`), `families`, `traces`,
         `settings`, `provenance`.
     """
     streams, frames = comparison.streams, comparison.frames
@@ -48,7 +48,7 @@ def summarize(comparison: Comparison, provenance: Mapping[str, Any]) -> dict[str
             "frames_per_stream": streams[0].num_frames,
             "objective": asdict(scenario.objective),
             "picked_in_hindsight": dict(comparison.hindsight),
-            "planner_knobs": "defaults" if comparison.used_defaults else "tuned on training traces",
+            "planner_knobs": _knobs(comparison),
             "device": scenario.device.machine,
             "server": scenario.server.machine,
             "energy_source": scenario.device.energy_source,
@@ -95,6 +95,14 @@ def sum_up(
             "paired_difference": _differences(inside, bootstrap),
         }
     return result
+
+
+def _knobs(comparison: Comparison) -> str:
+    """Where the rivals' knobs come from, in words."""
+    words = "defaults" if comparison.used_defaults else "tuned on training traces"
+    if comparison.searched:
+        words += f"; {', '.join(comparison.searched)} tuned on training traces for this comparison"
+    return words
 
 
 def trace_list(comparison: Comparison) -> list[dict[str, Any]]:
@@ -198,7 +206,7 @@ def _differences(utility: Mapping[str, Floats], bootstrap: Bootstrap) -> dict[st
 
 
 def _gap_closed(utility: Mapping[str, Floats], bootstrap: Bootstrap) -> dict[str, float | None]:
-    """Share of the way from the best static decision to the oracle; `None` without a way."""
+    """Share of the way from the best static decision to `oracle`; `None` without a way."""
     if BEST_STATIC not in utility or ORACLE not in utility:
         return {}
     floor, gap = utility[BEST_STATIC], utility[ORACLE] - utility[BEST_STATIC]

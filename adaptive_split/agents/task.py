@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from adaptive_split.agents.evaluate import mean_utility
 from adaptive_split.agents.rivals import make_rival
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED
 from adaptive_split.agents.tune import tune_rivals
-from adaptive_split.planner import BacklogPrices, CandidateTable
+from adaptive_split.candidates import CandidateTable
+from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, ForecastWeights, PlannerSettings
 from adaptive_split.runtime.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario
@@ -22,9 +24,8 @@ from adaptive_split.trace import Trace
 
 GUARD_MARGINS = (None, 0.003, 0.01)
 """Margins tried for the guard on the validation streams; none = no guard."""
-SETTLED_PRICES = ((0.1, 0.03), (0.3, 0.0), (0.3, 0.03), (0.3, 0.1), (0.5, 0.03))
-"""Backlog prices (device, uplink) tried besides the distribution planner's."""
-LATE_PRICES = (0.0, 0.1, 0.2)
+SETTLED_PRICES = tuple(product((0.1, 0.3), ((0.03, 0.0), (0.1, 0.0), (0.0, 0.03), (0.03, 0.02))))
+"""Backlog prices, device and (uplink, occupied), tried besides the distribution planner's."""
 TRUSTS = (1.0, 0.75, 0.5)
 """Factors tried on the learned correction of the planner's log odds."""
 WORTH = 0.0005
@@ -141,9 +142,11 @@ def settle(task: Task, weights: ForecastWeights) -> Settled:
         )  # fmt: skip
         return mean_utility(controller, task.table, task.streams)
 
-    tried = [BacklogPrices(device=device, uplink=uplink) for device, uplink in SETTLED_PRICES]
-    prices = max([task.prices, *tried], key=value)
-    prices = max((replace(prices, late=late) for late in LATE_PRICES), key=value)
+    tried = [
+        BacklogPrices(device=device, uplink=uplink, occupied=occupied)
+        for device, (uplink, occupied) in SETTLED_PRICES
+    ]
+    prices = max(dict.fromkeys([task.prices, *tried]), key=value)
     trust = max(TRUSTS, key=lambda factor: value(prices, factor))
     margin = max(GUARD_MARGINS, key=lambda option: value(prices, trust, option))
     best = value(prices, trust, margin)

@@ -9,7 +9,7 @@ import numpy as np
 from adaptive_split.agents.compare import Comparison
 from adaptive_split.agents.frames import Frames
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED
-from adaptive_split.planner import Floats
+from adaptive_split.candidates import Floats
 from adaptive_split.runtime.streams import PERIOD_S
 
 CHOICE = (

@@ -14,6 +14,7 @@ from adaptive_split.agents.sac import CandidateSAC
 from adaptive_split.agents.sb3_env import TraceVecEnv
 from adaptive_split.agents.task import Task
 from adaptive_split.agents.variation import Variation
+from adaptive_split.envs.curriculum import Curriculum
 from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.runtime.controller import ForecastWeights
 from adaptive_split.trace import Trace
@@ -24,17 +25,19 @@ class TrainConfig:
     """One training run."""
 
     seed: int = 0
-    num_frames: int = 600_000
+    num_frames: int = 320_000
     """Of all scenarios together."""
     num_envs: int = 128
     """Lanes of all scenarios together."""
     learning_rate: float = 1e-3
     """Falls linearly to a twentieth."""
-    batch_size: int = 256
+    batch_size: int = 512
     gradient_steps: int = 1
     """After each step of all lanes."""
-    vary: bool = True
+    vary: bool = False
     """Whether half of the streams are varied beyond what was recorded; see `Variation`."""
+    curriculum: float = 0.0
+    """Share of the streams drawn where the policy loses to the planner; see `Curriculum`."""
     future: bool = False
     """Whether the residual learns the bootstrapped future."""
     gamma: float = 0.9
@@ -96,6 +99,7 @@ def make_model(
             TraceVectorEnv(
                 task.scenario, traces, lanes, prices=task.prices, expected=config.future,
                 draw=Variation() if config.vary else None,
+                curriculum=Curriculum(config.curriculum) if config.curriculum else None,
             )
             for task in tasks
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptive_split.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
+    from adaptive_split.agents.cluster import RayCluster
     from adaptive_split.bundle import ModelBundle
     from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.runtime.credentials import TlsFiles
@@ -93,6 +95,40 @@ def tls_files(arguments: argparse.Namespace) -> TlsFiles | None:
     if not all(given):
         raise ConfigError("--ca, --certificate and --key must be given; or say --insecure")
     return TlsFiles(ca=given[0], certificate=given[1], key=given[2])
+
+
+def add_ray(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--ray` and `--workers`."""
+    parser.add_argument(
+        "--ray", nargs="?", const="local", metavar="ADDRESS",
+        help=f"spread {what} over a Ray cluster at host:port, or over processes of this machine "
+        "where no address is given; the results are the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes on this machine with --ray (default: one per core)",
+    )
+
+
+def open_cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster | None]:
+    """The cluster that `--ray` names, or nothing without it.
+
+    Raises:
+        ConfigError: If it cannot be used, or `--workers` says nothing to it.
+    """
+    num_workers = arguments.workers
+    if num_workers is not None and (arguments.ray != "local" or num_workers < 1):
+        raise ConfigError(
+            "--workers must be at least 1 and come with --ray without an address; "
+            f"got {num_workers}"
+        )
+    if arguments.ray is None:
+        return nullcontext()
+    from adaptive_split.agents.cluster import RayCluster
+
+    return RayCluster(arguments.ray, num_workers)
 
 
 def load_traces(folders: list[Path] | None, split: str) -> tuple[list[Trace], str]:

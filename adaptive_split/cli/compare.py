@@ -15,20 +15,19 @@ from adaptive_split.cli.common import (
     Commands,
     add_command,
     add_controller_bundle,
+    add_ray,
     load_controller,
     load_traces,
     new_folder,
+    open_cluster,
     say,
 )
+from adaptive_split.cli.controllers import ALL, LISTED, ListsControllers, find_knobs, names_of
 
 if TYPE_CHECKING:
     from adaptive_split.agents.compare import Comparison
     from adaptive_split.agents.live_windows import LiveConfig
     from adaptive_split.trace import Trace
-
-DEFAULT_CONTROLLERS = (
-    "sac,planner,distribution-planner,two-window-planner,two-arm,best-static,oracle"
-)
 
 
 def add_parser(commands: Commands) -> None:
@@ -36,16 +35,19 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands, "compare", "compare controllers on traces, simulated and live",
         "Play controllers over the same streams of link, server load and pictures. Writes "
-        "summary.json, report.html and every frame's record into a new folder. best-static and "
-        "two-arm are searched on the very streams compared; the planners use the knobs that were "
-        "tuned with the controller bundle.",
+        "summary.json, report.html and every frame's record into a new folder. Rules and planners "
+        "use the knobs picked on the training traces when the controller bundle was made; "
+        "best-static, the oracles and NAME-hindsight are picked on the very streams compared.",
         "adaptive-split compare default --controllers sac,planner,best-static,oracle "
         "--traces traces/test --seeds 5 --out runs/compare",
     )  # fmt: skip
+    parser.formatter_class = ListsControllers
+    parser.epilog = f"controllers, * those compared by default:\n{LISTED}\n\n{parser.epilog}"
     parser.add_argument("scenario", help="a shipped scenario, as 'default', or a scenario.toml")
     parser.add_argument(
-        "--controllers", default=DEFAULT_CONTROLLERS, metavar="NAMES",
-        help="separated by commas; also local, jpeg, static:K:T:B (default: %(default)s)",
+        "--controllers", metavar="NAMES",
+        help=f"separated by commas, or {ALL!r} for every one that is listed below, in hindsight "
+        "as well (default: those with a *)",
     )  # fmt: skip
     parser.add_argument(
         "--traces", type=Path, nargs="+", metavar="DIR",
@@ -77,6 +79,7 @@ def add_parser(commands: Commands) -> None:
         "--pictures", type=Path, default=SHIPPED_PICTURES, metavar="DIR",
         help="pictures of the live run (default: the shipped ones)",
     )  # fmt: skip
+    add_ray(parser, "controllers and seeds")
     parser.set_defaults(run=run)
 
 
@@ -87,11 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.agents.summary import provenance_of, summarize
     from adaptive_split.cli.tables import controller_table, differences, energy_note
     from adaptive_split.scenario import load_scenario
+    from adaptive_split.trace_sets import default_traces
 
     config = CompareConfig(
-        names=tuple(name.strip() for name in arguments.controllers.split(",")),
-        num_seeds=arguments.seeds, per_family=arguments.streams,
-    )  # fmt: skip
+        names=names_of(arguments.controllers),
+        num_seeds=arguments.seeds,
+        per_family=arguments.streams,
+    )
     live_config = LiveConfig(
         windows_per_family=arguments.live_windows, block_s=arguments.live_seconds
     )
@@ -100,8 +105,10 @@ def run(arguments: argparse.Namespace) -> int:
     traces, sentence = load_traces(arguments.traces, "test")
     say(sentence)
     out = new_folder(arguments.out)
+    found = find_knobs(config.names, scenario, learned, lambda: default_traces("train"))
     with Bars() as bars:
-        comparison = compare(scenario, traces, config, learned, bars)
+        with open_cluster(arguments) as workers:
+            comparison = compare(scenario, traces, config, learned, bars, workers, found=found)
         command = "adaptive-split " + shlex.join(sys.argv[1:])
         summary = summarize(comparison, provenance_of(comparison, controller, command))
         if not arguments.no_records:

@@ -16,11 +16,8 @@ from adaptive_split.cli.common import (
     new_folder,
     say,
 )
+from adaptive_split.cli.controllers import find_knobs, shipped_training
 
-CONTROLLERS = (
-    "best-static", "two-arm", "planner", "distribution-planner", "two-window-planner", "sac",
-    "oracle",
-)  # fmt: skip
 LIVE_CONTROLLERS = ("sac", "distribution-planner", "best-static")
 
 
@@ -28,7 +25,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
         commands, "demo", "the whole loop on what ships, in under three minutes",
-        "Compare the shipped controller with rules, planners and the oracle on the shipped test "
+        "Compare the shipped controller with rules, planners and oracles on the shipped test "
         "traces, first simulated, then live: a server process, a device slowed to the scenario's, "
         "and a link that plays a recorded trace, in real time. Writes a report and the frame "
         "records. If the folder exists, a new one with a number is made beside it.",
@@ -59,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.trace_sets import shipped
 
     started = time.monotonic()
-    config = CompareConfig(names=CONTROLLERS, num_seeds=1, per_family=arguments.streams)
+    config = CompareConfig(num_seeds=1, per_family=arguments.streams)
     live_config = LiveConfig(
         windows_per_family=arguments.live_windows, block_s=arguments.live_seconds
     )
@@ -72,8 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
         f"shipped test traces: {len(recorded)} recorded (lte, round trips synthetic), "
         f"{len(traces) - len(recorded)} synthetic"
     )
+    found = find_knobs(config.names, scenario, learned, shipped_training)
     with Bars() as bars:
-        comparison = compare(scenario, traces, config, learned, bars)
+        comparison = compare(scenario, traces, config, learned, bars, found=found)
         command = f"adaptive-split demo --out {arguments.out}"
         summary = summarize(comparison, provenance_of(comparison, controller, command))
         write_records(comparison, out, bars)

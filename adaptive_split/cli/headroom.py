@@ -12,8 +12,9 @@ def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
         commands, "headroom", "the oracle against the best static decision",
-        "Tell how far one decision for every frame, searched in hindsight, stays behind an oracle "
-        "that knows link and server. Where that is little, no controller can win much.",
+        "Tell how far one decision for every frame, searched in hindsight, stays behind the oracle "
+        "that knows link, server and how accurate everything is on the judged pictures. Where that "
+        "is little, no controller can win much.",
         "adaptive-split headroom default --traces traces/test",
     )  # fmt: skip
     parser.add_argument("scenario", help="a shipped scenario, as 'default', or a scenario.toml")
@@ -33,15 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
     scenario = load_scenario(arguments.scenario)
     traces, sentence = load_traces(arguments.traces, "test")
     say(sentence)
-    config = CompareConfig(names=("best-static", "oracle"), num_seeds=arguments.seeds)
+    config = CompareConfig(names=("best-static", "oracle-pictures"), num_seeds=arguments.seeds)
     with Bars() as bars:
         summary = summarize(compare(scenario, traces, config, None, bars), {})
     everywhere = {"all": {"controllers": summary["controllers"]}, **summary["families"]}
     rows = [["family", "best static", "oracle", "headroom"]]
     for name, one in everywhere.items():
-        static, oracle = (
-            one["controllers"][key]["utility"]["value"] for key in ("best-static", "oracle")
-        )
+        static, oracle = (one["controllers"][key]["utility"]["value"] for key in config.names)
         rows.append([name, f"{static:.4f}", f"{oracle:.4f}", f"{oracle - static:.4f}"])
     print(table(rows))
     print(f"best static: {summary['settings']['picked_in_hindsight']['best-static']}")

@@ -15,14 +15,14 @@ from adaptive_split.cli.common import (
     Commands,
     add_command,
     add_tls,
-    say,
     tls_files,
 )
-from adaptive_split.errors import BundleError
+from adaptive_split.cli.controllers import find_knobs, shipped_training
+from adaptive_split.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
+    from adaptive_split.candidates import CandidateTable
     from adaptive_split.measurement import FrameReport
-    from adaptive_split.planner import CandidateTable
     from adaptive_split.runtime.controller import Policy
     from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.scenario import Scenario
@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--bundle", help="a shipped bundle or its directory (default: scenario's)")
     parser.add_argument(
         "--controller", default="sac", metavar="NAME",
-        help="sac, planner, distribution-planner, two-window-planner, two-arm, local, jpeg, "
+        help="sac, a rule or planner that 'adaptive-split compare --help' lists, local, jpeg, "
         "static:K:T:B, or the directory of a controller bundle (default: sac)",
     )  # fmt: skip
     parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="a folder")
@@ -66,7 +66,6 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Answer the frames; print what they cost."""
     from adaptive_split.clock import MonotonicClock
-    from adaptive_split.errors import ConfigError
     from adaptive_split.runtime.controller import DistributionPlanner, PlannerSettings
     from adaptive_split.runtime.device import Device
     from adaptive_split.runtime.live import LiveBackend
@@ -127,11 +126,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose_policy(name: str, scenario: Scenario, table: CandidateTable) -> Policy:
-    """Find the controller; the distribution planner stands in for one that cannot be loaded."""
-    from adaptive_split.agents.roster import LEARNED, NAMES, TWO_ARM, make_policy
+    """Find the controller; the distribution planner stands in for one that cannot be loaded.
 
-    if name == TWO_ARM:
-        return tuned_two_arm(scenario, table)
+    Raises:
+        ConfigError: If it is unknown or cannot run on a device.
+    """
+    from adaptive_split.agents.roster import LEARNED, NAMES, SIMULATED_ONLY, make_policy
+
+    if name in SIMULATED_ONLY:
+        raise ConfigError(
+            f"{name} must be simulated: it needs a future or a feedback that a device does not "
+            "have; use 'adaptive-split compare'"
+        )
     folder = Path(name)
     is_folder = name not in NAMES and (folder.exists() or "/" in name)
     learned, problem = load_if_sound(folder if is_folder else SHIPPED_CONTROLLER, scenario)
@@ -139,7 +145,9 @@ def choose_policy(name: str, scenario: Scenario, table: CandidateTable) -> Polic
     if wanted == LEARNED and learned is None:
         _log.warning("%s; the distribution planner decides instead", problem)
         wanted = "distribution-planner"
-    return make_policy(wanted, table, learned)
+    return make_policy(
+        wanted, table, learned, find_knobs([wanted], scenario, learned, shipped_training)
+    )
 
 
 def load_if_sound(folder: Path, scenario: Scenario) -> tuple[ControllerBundle | None, str]:
@@ -152,19 +160,6 @@ def load_if_sound(folder: Path, scenario: Scenario) -> tuple[ControllerBundle | 
     except BundleError as error:
         return None, str(error)
     return learned, ""
-
-
-def tuned_two_arm(scenario: Scenario, table: CandidateTable) -> Policy:
-    """Pick the two-arm rule on the shipped training traces."""
-    from adaptive_split.agents.compare import pick_in_hindsight
-    from adaptive_split.agents.roster import TWO_ARM
-    from adaptive_split.runtime.streams import StreamSource
-    from adaptive_split.trace_sets import shipped
-
-    say("picking the two-arm rule on the shipped training traces")
-    streams = StreamSource(scenario, table.outcomes, shipped("train")).draw_evenly(4, seed=0)
-    with Bars() as bars:
-        return pick_in_hindsight([TWO_ARM], table, streams, bars)[TWO_ARM]
 
 
 def totals(reports: Sequence[FrameReport], controller: str, labels_known: bool) -> str:

@@ -51,8 +51,11 @@ def controller_table(
 def differences(paired: Mapping[str, Mapping[str, float]]) -> str:
     """Sac minus each rival, in words."""
     lines = ["sac minus rival, same streams (95 % interval):"]
+    width = max(map(len, paired), default=0)
     for name, one in paired.items():
-        lines.append(f"  {name:<22} {one['value']:+.4f}  [{one['low']:+.4f}, {one['high']:+.4f}]")
+        lines.append(
+            f"  {name:<{width}}  {one['value']:+.4f}  [{one['low']:+.4f}, {one['high']:+.4f}]"
+        )
     return "\n".join(lines)
 
 

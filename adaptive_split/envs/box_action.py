@@ -7,8 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from adaptive_split.candidates import CandidateTable
 from adaptive_split.errors import ConfigError
-from adaptive_split.planner import CandidateTable
 
 
 class BoxActions(gymnasium.ActionWrapper[NDArray[np.float32], NDArray[np.float32], np.int64]):

@@ -12,10 +12,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from adaptive_split.candidates import CandidateTable
 from adaptive_split.errors import ConfigError
 from adaptive_split.measurement import FrameReport
 from adaptive_split.observation import View, bounds, observe
-from adaptive_split.planner import BacklogPrices, CandidateTable
+from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.backend import Backend, Situation
 from adaptive_split.runtime.live_controller import moment_of
 from adaptive_split.runtime.simulator_backend import SimulatorBackend

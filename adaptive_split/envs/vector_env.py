@@ -11,9 +11,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from adaptive_split.envs.curriculum import Curriculum
 from adaptive_split.envs.split_env import find_traces
 from adaptive_split.observation import View, bounds, observe
-from adaptive_split.planner import BacklogPrices
+from adaptive_split.planner import BacklogPrices, combine
 from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.runtime.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario, load_scenario
@@ -38,6 +39,7 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         subset: Which half of the pictures: `policy` to train, `judge` to judge.
         prices: Backlog prices in the planner's formula.
         draw: Draws the stream of a lane that starts; evenly over families by default.
+        curriculum: Draws them instead, and is told how far each lagged behind the planner.
         expected: Whether the reward is the expected utility over pictures instead of that of the
             picture shown: the same mean, far less noise.
     """
@@ -53,12 +55,17 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         subset: str = "policy",
         prices: BacklogPrices | None = None,
         draw: Draw | None = None,
+        curriculum: Curriculum | None = None,
         expected: bool = False,
     ) -> None:
         self.num_envs = num_envs
         self.table = scenario.table(subset)
         self.source = StreamSource(scenario, self.table.outcomes, traces)
+        self.curriculum = curriculum
         self._draw = StreamSource.draw if draw is None else draw
+        if curriculum is not None:
+            self._draw = curriculum.draw
+        self._gap = np.zeros(num_envs)
         self.expected = expected
         self.prices = BacklogPrices() if prices is None else prices
         low, high = bounds(self.table)
@@ -98,6 +105,8 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
             nothing = BacklogPrices(device=0.0, uplink=0.0)
             values = simulator.true_utility(self.view.moment, nothing)
         on_time, _ = simulator.payload_on_time()
+        if self.curriculum is not None:
+            self._gap += self._behind(self.view, on_time, actions)
         report = simulator.step(actions)
         reward = report.utility
         if self.expected:
@@ -107,9 +116,29 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         if ended.any():
             infos["final_obs"] = self._observe()
             lanes = np.flatnonzero(ended)
+            self._note(lanes)
             fresh = [self._draw(self.source, self.np_random) for _ in lanes]
             simulator.replace(lanes, fresh)
         return self._observe(), reward, np.zeros_like(ended), ended, infos
+
+    def _behind(
+        self, view: View, on_time: NDArray[np.bool_], actions: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Utility by which the planner's candidates would have been better, shape `(L,)`."""
+        chance = 1 / (1 + np.exp(-view.payloads[:, :, 0]))
+        planned = combine(self.table, view.base, view.gain, chance).argmax(1)
+        true = combine(self.table, view.base, view.gain, on_time.astype(float))
+        lane = np.arange(self.num_envs)
+        return np.asarray(true[lane, planned] - true[lane, actions])
+
+    def _note(self, lanes: NDArray[np.int64]) -> None:
+        if self.curriculum is None:
+            return
+        assert self._simulator is not None
+        for lane in lanes:
+            stream = self._simulator.streams[lane]
+            self.curriculum.note(stream, float(self._gap[lane]) / stream.num_frames)
+        self._gap[lanes] = 0.0
 
     def _observe(self) -> NDArray[np.float32]:
         assert self._simulator is not None

@@ -1,4 +1,4 @@
-"""The multi-exit network behind the `garments` bundle, with a bottleneck at every inner split."""
+"""The multi-exit networks behind the shipped bundles, with a bottleneck at every inner split."""
 
 from __future__ import annotations
 
@@ -7,8 +7,82 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from adaptive_split.errors import ConfigError
+
 INPUT_MEAN = (0.485, 0.456, 0.406)
 INPUT_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BottleneckShape:
+    """How narrow a bottleneck is, and how wide its own layers are."""
+
+    code_channels: int
+    """Channels sent."""
+    stride: int
+    """Spatial stride of the encoder."""
+    encoder_channels: int = 64
+    decoder_channels: int = 96
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkShape:
+    """Everything about a multi-exit network of S stages except its number of classes."""
+
+    name: str
+    """Also the name of its bundle."""
+    stem: tuple[int, ...]
+    """Channels after every convolution of stage 1, each of stride 2."""
+    stages: tuple[tuple[tuple[int, int], ...], ...]
+    """`(channels, stride)` of the residual blocks of stages 2..S."""
+    exits: tuple[tuple[int, int, int], ...]
+    """`(channels, size, stride)` of the convolution in exits 1..S."""
+    bottlenecks: tuple[BottleneckShape, ...]
+    """Bottlenecks of split points 1..S-1."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that do not agree."""
+        counts = (len(self.stages) + 1, len(self.exits), len(self.bottlenecks) + 1)
+        if len(set(counts)) != 1:
+            raise ConfigError(
+                f"network {self.name} must have as many exits as stages and one bottleneck less; "
+                f"got {counts[0]} stages, {counts[1]} exits, {len(self.bottlenecks)} bottlenecks"
+            )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the feature after every stage."""
+        return (self.stem[-1], *(blocks[-1][0] for blocks in self.stages))
+
+
+GARMENTS = NetworkShape(
+    name="garments",
+    stem=(16, 32, 48),
+    stages=(((64, 1),), ((128, 2), (128, 1)), ((128, 1),), ((256, 2), (256, 1))),
+    exits=((96, 3, 2), (128, 3, 2), (192, 3, 2), (192, 3, 2), (384, 1, 1)),
+    bottlenecks=(
+        BottleneckShape(code_channels=24, stride=2),
+        BottleneckShape(code_channels=16, stride=2),
+        BottleneckShape(code_channels=8, stride=1),
+        BottleneckShape(code_channels=16, stride=2),
+    ),
+)
+"""342 million multiply-adds in five stages: about 9, 15, 30, 17 and 29 %. Features are
+`(48, 28, 28)`, `(64, 28, 28)`, `(128, 14, 14)`, `(128, 14, 14)` and `(256, 7, 7)`."""
+
+GARMENTS_LIGHT = NetworkShape(
+    name="garments-light",
+    stem=(8, 16, 32),
+    stages=(((64, 2),), ((80, 1),), ((112, 2), (96, 1))),
+    exits=((32, 3, 2), (48, 3, 2), (64, 3, 2), (160, 1, 1)),
+    bottlenecks=(
+        BottleneckShape(code_channels=12, stride=2, encoder_channels=32, decoder_channels=48),
+        BottleneckShape(code_channels=8, stride=1, encoder_channels=32, decoder_channels=64),
+        BottleneckShape(code_channels=12, stride=2, encoder_channels=48, decoder_channels=64),
+    ),
+)
+
+NETWORKS = {shape.name: shape for shape in (GARMENTS, GARMENTS_LIGHT)}
 
 
 class ConvBlock(nn.Sequential):
@@ -53,12 +127,12 @@ class ResidualBlock(nn.Module):
 class Encoder(nn.Module):
     """The device's half of a bottleneck: a feature becomes a few channels in `[0, 1]`."""
 
-    def __init__(self, in_channels: int, code_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, shape: BottleneckShape) -> None:
         super().__init__()
         self.narrow = nn.Sequential(
-            ConvBlock(in_channels, 64, 3, stride),
-            nn.Conv2d(64, code_channels, 1, bias=False),
-            nn.BatchNorm2d(code_channels),
+            ConvBlock(in_channels, shape.encoder_channels, 3, shape.stride),
+            nn.Conv2d(shape.encoder_channels, shape.code_channels, 1, bias=False),
+            nn.BatchNorm2d(shape.code_channels),
         )
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -72,13 +146,14 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The server's half of a bottleneck: dequantized codes become the feature again."""
 
-    def __init__(self, code_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, shape: BottleneckShape, out_channels: int) -> None:
         super().__init__()
+        width = shape.decoder_channels
         self.widen = nn.Sequential(
-            ConvBlock(code_channels, 96, 3),
-            ResidualBlock(96, 96),
-            nn.Conv2d(96, out_channels * stride * stride, 1),
-            nn.PixelShuffle(stride),
+            ConvBlock(shape.code_channels, width, 3),
+            ResidualBlock(width, width),
+            nn.Conv2d(width, out_channels * shape.stride**2, 1),
+            nn.PixelShuffle(shape.stride),
             ConvBlock(out_channels, out_channels, 3, act=False),
         )
 
@@ -98,69 +173,21 @@ def quantize_straight_through(codes: Tensor, bits: Tensor) -> Tensor:
     return codes + (torch.round(codes * levels) / levels - codes).detach()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BottleneckShape:
-    """How narrow a bottleneck is: channels sent and the spatial stride of its encoder."""
-
-    code_channels: int
-    stride: int
-
-
-BOTTLENECKS = (
-    BottleneckShape(code_channels=24, stride=2),
-    BottleneckShape(code_channels=16, stride=2),
-    BottleneckShape(code_channels=8, stride=1),
-    BottleneckShape(code_channels=16, stride=2),
-)
-"""Bottlenecks of split points 1..4."""
-
-
 class GarmentsNet(nn.Module):
-    """Five stages for 224x224 pictures, an exit after each and bottlenecks between them.
-
-    The stages cost about 9, 15, 30, 17 and 29 % of the 342 million multiply-adds; features are
-    `(48, 28, 28)`, `(64, 28, 28)`, `(128, 14, 14)`, `(128, 14, 14)` and `(256, 7, 7)`.
-    """
+    """A network of a given shape: its stages, an exit after each and bottlenecks between them."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, shape: NetworkShape, num_classes: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(INPUT_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(INPUT_STD).view(1, 3, 1, 1))
-        self.stages = nn.ModuleList(
-            [
-                nn.Sequential(
-                    ConvBlock(3, 16, 3, 2), ConvBlock(16, 32, 3, 2), ConvBlock(32, 48, 3, 2)
-                ),
-                ResidualBlock(48, 64),
-                nn.Sequential(ResidualBlock(64, 128, 2), ResidualBlock(128, 128)),
-                ResidualBlock(128, 128),
-                nn.Sequential(ResidualBlock(128, 256, 2), ResidualBlock(256, 256)),
-            ]
-        )
-        widths = (48, 64, 128, 128, 256)
-        neck = (ConvBlock(48, 96, 3, 2), ConvBlock(64, 128, 3, 2), ConvBlock(128, 192, 3, 2),
-                ConvBlock(128, 192, 3, 2), ConvBlock(256, 384, 1))  # fmt: skip
-        self.exits = nn.ModuleList(
-            nn.Sequential(
-                layer,
-                nn.AdaptiveAvgPool2d(1),
-                nn.Flatten(),
-                nn.Dropout(0.2),
-                nn.Linear(layer.out_channels, num_classes),
-            )
-            for layer in neck
-        )
-        self.encoders = nn.ModuleList(
-            Encoder(width, shape.code_channels, shape.stride)
-            for width, shape in zip(widths, BOTTLENECKS, strict=False)
-        )
-        self.decoders = nn.ModuleList(
-            Decoder(shape.code_channels, width, shape.stride)
-            for width, shape in zip(widths, BOTTLENECKS, strict=False)
-        )
+        self.stages = _stages(shape)
+        self.exits = _exits(shape, num_classes)
+        inner = tuple(zip(shape.widths, shape.bottlenecks, strict=False))
+        self.encoders = nn.ModuleList(Encoder(width, neck) for width, neck in inner)
+        self.decoders = nn.ModuleList(Decoder(neck, width) for width, neck in inner)
 
     def normalize(self, pictures: Tensor) -> Tensor:
         """Center pictures `(N, 3, H, W)` with values in `[0, 1]` on the input statistics."""
@@ -194,3 +221,30 @@ class GarmentsNet(nn.Module):
                 feature = feature.index_copy(0, rows, decoded)
         error = torch.stack(errors).mean() if errors else feature.new_zeros(())
         return logits, error
+
+
+def _stages(shape: NetworkShape) -> nn.ModuleList:
+    stem = zip((3, *shape.stem), shape.stem, strict=False)
+    stages: list[nn.Module] = [nn.Sequential(*(ConvBlock(a, b, 3, 2) for a, b in stem))]
+    width = shape.stem[-1]
+    for blocks in shape.stages:
+        layers = []
+        for channels, stride in blocks:
+            layers.append(ResidualBlock(width, channels, stride))
+            width = channels
+        stages.append(layers[0] if len(layers) == 1 else nn.Sequential(*layers))
+    return nn.ModuleList(stages)
+
+
+def _exits(shape: NetworkShape, num_classes: int) -> nn.ModuleList:
+    layers = [ConvBlock(w, *exit_) for w, exit_ in zip(shape.widths, shape.exits, strict=True)]
+    return nn.ModuleList(
+        nn.Sequential(
+            layer,
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(layer.out_channels, num_classes),
+        )
+        for layer in layers
+    )

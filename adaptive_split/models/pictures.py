@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,21 +41,41 @@ def largest_classes(folder: Path, count: int) -> tuple[str, ...]:
     return tuple(sorted(sizes, key=lambda name: (-sizes[name], name))[:count])
 
 
+def held_out_senders(folder: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Name the senders of about a third of the training pictures, to be kept from training.
+
+    The second of every three senders, most pictures first: a sender's pictures resemble each
+    other, so all stay on one side, and both sides hold busy senders and rare ones.
+    """
+    sizes: dict[str, int] = {}
+    for row in _rows(folder):
+        if row["split"] == "train" and row["label"] in classes:
+            sizes[row["sender_id"]] = sizes.get(row["sender_id"], 0) + 1
+    return tuple(sorted(sizes, key=lambda sender: (-sizes[sender], sender))[1::3])
+
+
 def load_pictures(
-    folder: Path, split: str, classes: tuple[str, ...], *, with_jpeg: bool = False
+    folder: Path,
+    split: str,
+    classes: tuple[str, ...],
+    *,
+    held_out: Collection[str] = (),
+    with_jpeg: bool = False,
 ) -> LabelledPictures:
     """Read the pictures of one split, squeezed to 224x224, in file-name order.
 
     Args:
-        folder: A folder with `labels.csv` (columns `file`, `label`, `split`) and the pictures.
-        split: `train` or `val`.
+        folder: A folder with `labels.csv` (columns `file`, `label`, `split` and, if any are held
+            out, `sender_id`) and the pictures.
+        split: `train`, `val`, or `held`: the training pictures of the senders held out.
         classes: The classes to keep; a label is its position here.
+        held_out: Senders whose pictures `train` leaves to `held`.
         with_jpeg: Also keep a variant of every picture at each of `JPEG_QUALITIES`.
     """
     rows = sorted(
         (row["file"], row["label"])
         for row in _rows(folder)
-        if row["split"] == split and row["label"] in classes
+        if row["label"] in classes and _split(row, held_out) == split
     )
     variants = 1 + (len(JPEG_QUALITIES) if with_jpeg else 0)
     pixels = np.empty((variants, len(rows), 3, PICTURE_SIZE, PICTURE_SIZE), np.uint8)
@@ -148,6 +169,11 @@ def mix(pictures: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[
         pictures[area] = pictures[order][area]
         share = 1 - cut * cut / (side * side)
     return pictures, share * targets + (1 - share) * targets[order]
+
+
+def _split(row: dict[str, str], held_out: Collection[str]) -> str:
+    held = row["split"] == "train" and bool(held_out) and row["sender_id"] in held_out
+    return "held" if held else row["split"]
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:

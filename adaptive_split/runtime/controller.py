@@ -12,12 +12,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.errors import BundleError
 from adaptive_split.observation import PAYLOAD_COLUMNS, View, observe
 from adaptive_split.planner import (
     BacklogPrices,
-    CandidateTable,
-    Floats,
     Moment,
     Readings,
     combine,
@@ -49,6 +48,8 @@ class PlannerSettings:
     """Utility per frame of backlog on the device."""
     uplink_price: float = 0.1
     """Utility per frame of backlog on the uplink."""
+    occupied_price: float = 0.0
+    """Utility per frame period on the uplink."""
     safety: float = 1.0
     """Factor on every rate."""
     rate_window: int = 16
@@ -56,8 +57,10 @@ class PlannerSettings:
 
     @property
     def prices(self) -> BacklogPrices:
-        """The two backlog prices."""
-        return BacklogPrices(device=self.device_price, uplink=self.uplink_price)
+        """The backlog prices."""
+        return BacklogPrices(
+            device=self.device_price, uplink=self.uplink_price, occupied=self.occupied_price
+        )
 
 
 def _best(

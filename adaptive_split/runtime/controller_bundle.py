@@ -14,9 +14,10 @@ import numpy as np
 
 from adaptive_split import observation
 from adaptive_split.bundle import ModelBundle
+from adaptive_split.candidates import CandidateTable
 from adaptive_split.decision import DecisionGrid
 from adaptive_split.errors import BundleError, ConfigError
-from adaptive_split.planner import BacklogPrices, CandidateTable
+from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, ForecastWeights
 
 VERSION = 1

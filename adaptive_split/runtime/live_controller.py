@@ -6,10 +6,11 @@ import logging
 
 import numpy as np
 
+from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.decision import Decision
 from adaptive_split.errors import AdaptiveSplitError
 from adaptive_split.observation import WINDOW, observe
-from adaptive_split.planner import BacklogPrices, CandidateTable, Floats, Moment
+from adaptive_split.planner import BacklogPrices, Moment
 from adaptive_split.runtime.backend import Situation
 from adaptive_split.runtime.controller import ForecastController, Policy
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adaptive_split.bundle import ModelBundle
+from adaptive_split.candidates import Radio
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
-from adaptive_split.planner import Radio
 from adaptive_split.profile import Profile
 
 

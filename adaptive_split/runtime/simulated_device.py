@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptive_split.planner import MARGIN_S, CandidateTable, Floats
+from adaptive_split.candidates import MARGIN_S, CandidateTable, Floats
 from adaptive_split.runtime.simulated_power import Charge, Heat
 from adaptive_split.runtime.simulated_step import Bools, copy_lanes
 from adaptive_split.runtime.streams import Stream

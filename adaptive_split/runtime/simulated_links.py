@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptive_split.planner import Floats
+from adaptive_split.candidates import Floats
 from adaptive_split.runtime.simulated_step import copy_lanes
 from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptive_split.planner import MARGIN_S, CandidateTable, Floats
+from adaptive_split.candidates import MARGIN_S, CandidateTable, Floats
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.candidates import Floats
 from adaptive_split.observation import WINDOW
-from adaptive_split.planner import Floats
 from adaptive_split.runtime.simulated_links import Links
 from adaptive_split.runtime.simulated_step import Transfer, Work, copy_lanes
 

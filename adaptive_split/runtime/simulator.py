@@ -11,18 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from adaptive_split.candidates import MARGIN_S, CandidateTable, Floats, first_exit
 from adaptive_split.errors import ConfigError
-from adaptive_split.planner import (
-    MARGIN_S,
-    BacklogPrices,
-    CandidateTable,
-    Floats,
-    Moment,
-    Readings,
-    combine,
-    first_exit,
-    utility_terms,
-)
+from adaptive_split.planner import BacklogPrices, Moment, Readings, combine, utility_terms
 from adaptive_split.runtime.simulated_device import Devices
 from adaptive_split.runtime.simulated_links import Links
 from adaptive_split.runtime.simulated_step import (

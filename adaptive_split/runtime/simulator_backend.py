@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.candidates import MARGIN_S, CandidateTable
 from adaptive_split.decision import Decision
 from adaptive_split.measurement import DEVICE, NOBODY, SERVER, FrameReport, LinkSample
-from adaptive_split.planner import MARGIN_S, CandidateTable, Moment
+from adaptive_split.planner import Moment
 from adaptive_split.runtime.backend import Situation
 from adaptive_split.runtime.simulated_step import Step
 from adaptive_split.runtime.simulator import Simulator

@@ -10,7 +10,7 @@ from torch import nn
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.models import export
 from adaptive_split.models.export import export_bundle
-from adaptive_split.models.multi_exit import ConvBlock, Decoder, Encoder, ResidualBlock
+from adaptive_split.models.multi_exit import BottleneckShape, GarmentsNet, NetworkShape
 from adaptive_split.models.pictures import LabelledPictures
 from adaptive_split.runtime.stages import StageRunner
 
@@ -19,30 +19,22 @@ pytestmark = pytest.mark.slow
 CLASSES = ("hat", "shoe", "shirt")
 
 
-class TinyNet(nn.Module):
-    """Two stages of the blocks that GarmentsNet is built of, for 16x16 pictures."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList([ConvBlock(3, 8, 3, 2), ResidualBlock(8, 16, 2)])
-        self.exits = nn.ModuleList(
-            nn.Sequential(
-                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(width, 3)
-            )
-            for width in (8, 16)
-        )
-        self.encoders = nn.ModuleList([Encoder(8, 4, 2)])
-        self.decoders = nn.ModuleList([Decoder(4, 8, 2)])
-
-    def normalize(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Center pictures."""
-        return (pictures - 0.5) / 0.25
+TINY = NetworkShape(
+    name="tiny",
+    stem=(8,),
+    stages=(((16, 2),),),
+    exits=((8, 3, 2), (16, 1, 1)),
+    bottlenecks=(
+        BottleneckShape(code_channels=4, stride=2, encoder_channels=16, decoder_channels=16),
+    ),
+)
+"""Two stages for 16x16 pictures."""
 
 
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    tiny = TinyNet()
+    tiny = GarmentsNet(TINY, len(CLASSES))
     for module in tiny.modules():  # statistics that folding must not forget
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)

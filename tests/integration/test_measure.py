@@ -7,7 +7,7 @@ from adaptive_split.decision import DecisionGrid
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.profile import UNAVAILABLE
 from adaptive_split.runtime.measure import measure
-from adaptive_split.runtime.profiler import profile_bundle
+from adaptive_split.runtime.profiler import profile_bundle, profile_bundles
 from adaptive_split.runtime.stages import StageRunner
 from tests.color_bundle import SIDE, color_pictures, write_color_bundle
 
@@ -101,6 +101,16 @@ def test_a_profile_times_every_part(bundle):
     parts = profile.stage_s + profile.exit_s + profile.encoder_s + profile.decoder_s
     assert min(parts) > 0
     assert (profile.scale, profile.energy_provenance) == (1.0, UNAVAILABLE)
+
+
+def test_bundles_that_are_timed_in_turns_share_their_rounds(bundle):
+    counts = []
+
+    first, second = profile_bundles((bundle, bundle), repeats=2, warmup=0, progress=counts.append)
+
+    assert counts == [1, 2]
+    assert first.bundle_hash == second.bundle_hash == bundle.hash
+    assert first.stage_s != second.stage_s
 
 
 def test_a_profile_of_no_rounds_is_refused(bundle):

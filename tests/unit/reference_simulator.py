@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from adaptive_split.candidates import MARGIN_S
 from adaptive_split.decision import NEVER
-from adaptive_split.planner import MARGIN_S
 from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S
 
 EPSILON = 1e-9

@@ -7,9 +7,12 @@ import sys
 import pytest
 
 from adaptive_split import cli
+from adaptive_split.agents.roster import DEFAULT_NAMES, NAMES, SIMULATED_ONLY
 from adaptive_split.cli import common, run
+from adaptive_split.cli.controllers import find_knobs, names_of, shipped_training
 from adaptive_split.cli.demo import free_name
 from adaptive_split.cli.tables import controller_table, table
+from adaptive_split.errors import ConfigError
 from adaptive_split.trace import read_trace, write_trace
 from tests import support
 from tests.unit.test_compare import learned
@@ -69,6 +72,49 @@ def test_the_help_lists_every_command(capsys):
     out = capsys.readouterr().out
     assert all(f"\n    {name} " in out for name in cli.COMMANDS)
     assert "example: adaptive-split demo" in out
+
+
+def test_the_help_of_compare_describes_every_controller(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["compare", "--help"])
+
+    out = capsys.readouterr().out
+    for name in NAMES:
+        star = " *" if name in DEFAULT_NAMES else ""
+        assert f"\n  {name}{star}  " in out or name.endswith("-hindsight")
+    assert "{" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [(None, DEFAULT_NAMES), ("all", NAMES), ("sac, static:0:1:8", ("sac", "static:0:1:8"))],
+)
+def test_controllers_are_named_one_by_one_or_all_at_once(text, names):
+    assert names_of(text) == names
+
+
+@pytest.mark.parametrize("name", SIMULATED_ONLY)
+def test_what_only_a_simulator_can_serve_is_not_run_on_a_device(name, tmp_path):
+    scenario = support.scenario(tmp_path)
+
+    with pytest.raises(ConfigError, match=f"{name} must be simulated"):
+        run.choose_policy(name, scenario, scenario.table("policy"))
+
+
+@pytest.mark.slow
+def test_a_device_searches_knobs_that_the_controller_lacks_and_says_so(tmp_path, capsys):
+    scenario = support.scenario(tmp_path, num_frames=10)
+
+    policy = run.choose_policy("two-arm", scenario, scenario.table("policy"))
+
+    assert policy.name == "two-arm"
+    said = capsys.readouterr().err
+    assert (
+        "no knobs for two-arm in the controller bundle: searching them. Using the" in said
+    )
+    knows = learned(tuned={"two-arm": {"below": 0, "above": 4, "threshold_mbps": 4.0}})
+    assert find_knobs(["two-arm", "planner", "oracle"], scenario, knows, shipped_training) == {}
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.slow

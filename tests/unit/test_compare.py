@@ -10,7 +10,8 @@ from adaptive_split.agents.compare import CompareConfig, compare
 from adaptive_split.agents.frames import CAUSES, frames_of_reports, write_frames
 from adaptive_split.agents.hindsight import static_values
 from adaptive_split.agents.intervals import Bootstrap
-from adaptive_split.agents.roster import make_policy, planner_settings, static_candidate
+from adaptive_split.agents.rivals import knobs_of
+from adaptive_split.agents.roster import make_policy, static_candidate
 from adaptive_split.agents.summary import summarize
 from adaptive_split.agents.timeline import timeline_of
 from adaptive_split.decision import NEVER, Decision
@@ -22,7 +23,10 @@ from tests import support
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("sac", "distribution-planner", "two-arm", "best-static", "oracle", "static:0:1:8")
+NAMES = (
+    "sac", "distribution-planner", "two-arm", "two-arm-hindsight", "best-static", "oracle",
+    "oracle-pictures", "static:0:1:8",
+)  # fmt: skip
 LATENCY_PARTS = ("wait_s", "head_s", "encode_s", "uplink_s", "server_wait_s", "tail_s",
                  "downlink_s", "fallback_s")  # fmt: skip
 
@@ -31,8 +35,8 @@ def learned(**changes):
     """A controller bundle that is the distribution planner, with a guard that never holds."""
     values = {
         "weights": support.weights(), "prices": BacklogPrices(), "guard_candidate": 0,
-        "guard_margin": -100.0, "model_hash": support.HASH, "grid": support.GRID, "tuned": {},
-        "provenance": {},
+        "guard_margin": -100.0, "model_hash": support.HASH, "grid": support.GRID,
+        "tuned": {"two-arm": {"below": 0, "above": 4, "threshold_mbps": 4.0}}, "provenance": {},
     }  # fmt: skip
     return ControllerBundle(**values | changes)
 
@@ -67,11 +71,12 @@ def test_every_controller_plays_the_same_streams(comparison):
 def test_controllers_decide_without_the_pictures_they_are_judged_on(comparison, scenario):
     deciding, judging = scenario.outcomes("policy"), scenario.outcomes("judge")
 
-    for name in ("sac", "distribution-planner"):
+    for name in ("sac", "distribution-planner", "oracle"):
         np.testing.assert_array_equal(
             comparison.policies[name].table.outcomes.label, deciding.label
         )
-    np.testing.assert_array_equal(comparison.policies["oracle"].table.outcomes.label, judging.label)
+    knowing = comparison.policies["oracle-pictures"].table.outcomes
+    np.testing.assert_array_equal(knowing.label, judging.label)
 
 
 def test_what_is_lost_and_what_is_left_add_up_to_one(summary):
@@ -178,6 +183,30 @@ def test_the_timeline_shows_sac_beside_the_best_static_decision(comparison):
     assert timeline["source"] == "synthetic"
 
 
+def test_the_rule_picked_in_hindsight_is_at_least_as_good_as_the_one_picked_in_training(summary):
+    found = {name: one["utility"]["value"] for name, one in summary["controllers"].items()}
+
+    assert found["two-arm-hindsight"] >= found["two-arm"]
+    assert set(summary["settings"]["picked_in_hindsight"]) == {
+        "two-arm-hindsight", "best-static", "oracle", "oracle-pictures",
+    }  # fmt: skip
+
+
+def test_knobs_found_for_want_of_any_are_used_and_named(scenario):
+    found = {"two-arm": {"below": 0, "above": 4, "threshold_mbps": 4.0}}
+    config = CompareConfig(names=("two-arm",), num_seeds=1, per_family=1)
+
+    made = compare(scenario, [support.trace()], config, learned(tuned={}), found=found)
+
+    assert made.policies["two-arm"].knobs.threshold_mbps == 4.0
+    assert (
+        "two-arm tuned on training traces for this"
+        in summarize(made, {})["settings"]["planner_knobs"]
+    )
+    with pytest.raises(ConfigError, match="two-arm must be tuned"):
+        compare(scenario, [support.trace()], config, learned(tuned={}))
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -204,12 +233,12 @@ def test_a_controller_of_another_model_is_refused(scenario):
 
 
 def test_planners_take_the_knobs_tuned_with_the_controller():
-    tuned = learned(tuned={"two_window": {"device_price": 0.6, "rate_window": 2}})
+    tuned = {"two_window": {"device_price": 0.6, "rate_window": 2}}
 
-    assert planner_settings("two-window-planner", tuned).rate_window == 2
-    assert planner_settings("planner", tuned).rate_window == 16
-    with pytest.raises(ConfigError, match="must be planner settings"):
-        planner_settings("planner", learned(tuned={"planner": {"speed": 1}}))
+    assert knobs_of("two-window-planner", tuned).rate_window == 2
+    assert knobs_of("planner", tuned).rate_window == 16
+    with pytest.raises(ConfigError, match="knobs of the planner must be its settings"):
+        knobs_of("planner", {"planner": {"speed": 1}})
 
 
 @pytest.mark.parametrize(

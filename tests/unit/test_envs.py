@@ -10,13 +10,13 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import adaptive_split.envs  # noqa: F401 - registers
+from adaptive_split.candidates import CandidateTable, Radio
 from adaptive_split.decision import Decision, DecisionGrid
 from adaptive_split.envs.box_action import BoxActions
 from adaptive_split.envs.split_env import SplitEnv, make_trace_env
 from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
-from adaptive_split.planner import CandidateTable, Radio
 from adaptive_split.runtime.device import Device
 from adaptive_split.runtime.live import LiveBackend
 from adaptive_split.runtime.live_controller import moment_of

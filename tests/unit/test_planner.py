@@ -5,13 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptive_split.candidates import MARGIN_S, CandidateTable, Radio
 from adaptive_split.decision import NEVER, DecisionGrid
 from adaptive_split.errors import ConfigError
 from adaptive_split.planner import (
-    MARGIN_S,
     BacklogPrices,
-    CandidateTable,
-    Radio,
     combine,
     link_pairs,
     read_link,

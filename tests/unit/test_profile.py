@@ -6,7 +6,7 @@ import pytest
 
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.profile import MODELLED, UNAVAILABLE, Profile
-from adaptive_split.runtime.profiler import NANO_COMPUTE_W, nano_class
+from adaptive_split.runtime.profiler import NANO_COMPUTE_W, nano_class, pi_class
 
 PROFILE = Profile(
     bundle_hash="abc",
@@ -56,6 +56,17 @@ def test_a_nano_takes_190_ms_and_its_watts_are_modelled():
     assert (nano.compute_w, nano.energy_provenance) == (NANO_COMPUTE_W, MODELLED)
     assert "Jetson Nano" in nano.energy_source
     assert "image codec included, times 24.36" in nano.machine
+
+
+def test_a_raspberry_pi_takes_5_times_the_time_and_7_5_times_the_energy_of_a_nano():
+    nano, pi = nano_class(PROFILE, 0.046), pi_class(PROFILE, 0.230)
+
+    assert pi.full_s == pytest.approx(0.230)
+    assert pi.decoder_s == pytest.approx([5 * value for value in nano.decoder_s])
+    assert pi.full_s * pi.compute_w == pytest.approx(7.5 * nano.full_s * nano.compute_w)
+    assert (pi.energy_provenance, pi.power_mode) == (MODELLED, "unknown")
+    assert "guess" in pi.energy_source
+    assert "Raspberry Pi 4 class, modelled" in pi.machine
 
 
 def test_a_profile_loads_as_it_was_saved(tmp_path):

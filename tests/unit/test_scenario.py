@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from adaptive_split.errors import BundleError, ConfigError
-from adaptive_split.scenario import Camera, ServerLoad, load_scenario, scenario_path
+from adaptive_split.scenario import SUBSETS, Camera, ServerLoad, load_scenario, scenario_path
 from tests import support
+
+SHIPPED = sorted(file.stem for file in scenario_path("default").parent.glob("*.toml"))
 
 
 @pytest.fixture
@@ -69,6 +71,32 @@ def test_a_scenario_is_what_its_file_says(read, bundle):
 def test_a_wrong_key_or_value_is_named_with_its_file(read, text, message):
     with pytest.raises(ConfigError, match=f"mine.toml: {message}|{message}.*mine.toml"):
         read(text)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_scenario_that_ships_loads_with_all_that_it_names(name):
+    scenario = load_scenario(name)
+
+    assert scenario.name == name
+    assert scenario.device.compute_w > 0
+    for subset in SUBSETS:
+        assert scenario.table(subset).outcomes.payloads == scenario.grid.payloads
+
+
+@pytest.mark.parametrize(
+    ("name", "full_s", "fps", "slo_s"),
+    [
+        ("pi-230ms-10fps-100ms", 0.230, 10, 0.1),
+        ("pi-260ms-30fps-200ms", 0.260, 30, 0.2),
+        ("nano-30fps", 0.190, 30, 0.2),
+        ("default", 0.190, 10, 0.2),
+    ],
+)
+def test_a_scenario_of_the_benchmark_set_is_as_slow_as_its_name_says(name, full_s, fps, slo_s):
+    scenario = load_scenario(name)
+
+    assert scenario.device.full_s == pytest.approx(full_s)
+    assert (scenario.objective.fps, scenario.objective.slo_s) == (fps, slo_s)
 
 
 def test_an_unknown_name_lists_those_that_ship():

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptive_split.candidates import MARGIN_S
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
-from adaptive_split.planner import MARGIN_S
 from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.scenario import Battery, Thermal
 from tests import support
