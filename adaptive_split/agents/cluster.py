@@ -1,0 +1,182 @@
+"""Where independent jobs run: one after the other in this process, or spread over a Ray cluster."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from adaptive_split.errors import AdaptiveSplitError, ConfigError
+
+Shared = TypeVar("Shared")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Job = Callable[[Shared, Item], Result]
+"""A module-level function of what all jobs share and what one job is about; it changes neither."""
+Count = Callable[[int, int], None]
+"""Called with jobs done and jobs in all."""
+
+LOCAL = "local"
+"""The address that means: start a cluster on this machine, and stop it in the end."""
+OBJECT_STORE_BYTES = 200_000_000
+"""Memory for what travels between processes of a local cluster; more than that goes to disk."""
+MOST_RETRIES = 5
+"""How often a job is taken up again whose worker has died."""
+
+
+class Workers(Protocol):
+    """Runs independent jobs; where they run changes nothing but the time it takes."""
+
+    def map(
+        self,
+        job: Job[Shared, Item, Result],
+        shared: Shared,
+        items: Sequence[Item],
+        count: Count = ...,
+    ) -> list[Result]:
+        """Run the job on every item and return the results in the items' order."""
+        ...
+
+
+def quiet(done: int, total: int) -> None:
+    """Report nothing."""
+
+
+class InProcess:
+    """Jobs one after the other, here."""
+
+    def map(
+        self,
+        job: Job[Shared, Item, Result],
+        shared: Shared,
+        items: Sequence[Item],
+        count: Count = quiet,
+    ) -> list[Result]:
+        """Run the job on every item."""
+        results = []
+        for index, item in enumerate(items):
+            count(index, len(items))
+            results.append(job(shared, item))
+        return results
+
+
+class RayCluster:
+    """Jobs as Ray tasks; a job whose worker dies is run again on another.
+
+    Every process of the cluster computes with one thread, so that as many jobs run as there are
+    cores. On a cluster of several machines, each needs this version of adaptive_split.
+    """
+
+    def __init__(self, address: str = LOCAL, num_workers: int | None = None) -> None:
+        """Start a cluster on this machine, or join a running one.
+
+        Args:
+            address: `local`, or where a cluster listens: `host:port`, `ray://host:port` or `auto`.
+            num_workers: Processes of a local cluster; by default one per core.
+
+        Raises:
+            ConfigError: If Ray is not installed or no cluster is there.
+        """
+        self.ray = import_ray()
+        self._folder: Path | None = None
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if self.ray.is_initialized():
+            raise ConfigError("a process must be on one Ray cluster at a time; close the first")
+        try:
+            if address == LOCAL:
+                self._start(num_workers)
+            else:
+                self.ray.init(address, logging_level="error")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            self.close()
+            raise ConfigError(
+                f"a Ray cluster must answer at the address; got {address!r}: {error}; leave the "
+                "address out for a cluster of this machine"
+            ) from error
+
+    def _start(self, num_workers: int | None) -> None:
+        # Paths of sockets must be short: a deep TMPDIR would break them.
+        short = "/tmp" if os.access("/tmp", os.W_OK) else None
+        self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir=short))
+        self.ray.init(
+            LOCAL,
+            num_cpus=num_workers or os.cpu_count(),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level="error",
+            _temp_dir=str(self._folder),
+        )
+
+    def map(
+        self,
+        job: Job[Shared, Item, Result],
+        shared: Shared,
+        items: Sequence[Item],
+        count: Count = quiet,
+    ) -> list[Result]:
+        """Run the job on every item, as many at a time as the cluster has cores."""
+        task = self.ray.remote(num_cpus=1, max_retries=MOST_RETRIES)(_run)
+        put = self.ray.put(shared)
+        waiting = {task.remote(job, put, item): index for index, item in enumerate(items)}
+        results: dict[int, Result] = {}
+        try:
+            while waiting:
+                count(len(results), len(items))
+                (done, *_), _ = self.ray.wait(list(waiting))
+                results[waiting.pop(done)] = self.get(done)
+        finally:
+            for reference in waiting:
+                self.ray.cancel(reference, force=True)
+        return [results[index] for index in range(len(items))]
+
+    def get(self, reference: Any) -> Any:
+        """Fetch a result; an error of ours comes as it was raised, not wrapped in Ray's."""
+        try:
+            return self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, AdaptiveSplitError):
+                raise error.cause from None
+            raise
+
+    def close(self) -> None:
+        """Stop a local cluster with all its processes, or leave a joined one."""
+        self.ray.shutdown(wait_for_processes=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> RayCluster:
+        """Return the cluster itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def import_ray() -> Any:
+    """Import Ray, which comes with the extra `ray`.
+
+    Raises:
+        ConfigError: If it is not installed.
+    """
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        raise ConfigError(
+            "Ray must be installed to spread jobs; it is not; "
+            "install it with: pip install 'adaptive-split[ray]'"
+        ) from None
+
+
+def _run(job: Job[Shared, Item, Result], shared: Shared, item: Item) -> Result:
+    return job(shared, item)

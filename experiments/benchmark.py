@@ -1,0 +1,245 @@
+"""The benchmark set, trained and judged: `python experiments/benchmark.py tune|train|play|table`.
+
+`tune` picks the rivals' knobs on the training traces, `train` one policy for the trained scenarios
+per seed, `play` everybody on the test traces, `table` prints what came out. Each step writes below
+OUT and goes on where it was interrupted. Scenarios that no policy was trained for show how it
+transfers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaptive_split.agents.compare import pick_in_hindsight
+from adaptive_split.agents.evaluate import lane_utility
+from adaptive_split.agents.intervals import Bootstrap
+from adaptive_split.agents.rivals import RIVALS
+from adaptive_split.agents.roster import make_policy
+from adaptive_split.agents.task import Task, settle
+from adaptive_split.agents.train import TrainConfig, learn
+from adaptive_split.agents.tune import tune_rivals
+from adaptive_split.candidates import CandidateTable
+from adaptive_split.cli.train import export
+from adaptive_split.runtime.controller import Policy
+from adaptive_split.runtime.controller_bundle import ControllerBundle
+from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.scenario import load_scenario
+from adaptive_split.trace import Trace
+from adaptive_split.trace_sets import default_traces
+
+TRAINED = {
+    "A": "nano-30fps", "B": "pi-230ms-10fps-100ms", "C": "pi-260ms-30fps-200ms", "F": "default",
+}  # fmt: skip
+UNSEEN = {"D": "nano-light-30fps-100ms", "I": "nano-light-10fps-100ms"}
+SCENARIOS = TRAINED | UNSEEN
+IN_HINDSIGHT = (
+    "best-static", "two-arm-hindsight", "best-pair-hindsight", "busy-skip-hindsight",
+    "two-window-planner-hindsight", "oracle", "oracle-pictures",
+)  # fmt: skip
+SIMPLE = ("two-arm", "best-pair", "busy-skip", "neurosurgeon", "dynamic-split", "spinn", "dyno")
+"""Rules without an estimate of what may happen; the best one must not win in any link family."""
+
+
+def main() -> None:
+    """Run one step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("step", choices=("tune", "train", "play", "table"))
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--data", type=Path, help="recordings; default as for adaptive-split train")
+    parser.add_argument("--only", nargs="+", choices=tuple(SCENARIOS), default=list(SCENARIOS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--frames", type=int, default=TrainConfig().num_frames)
+    parser.add_argument("--streams", type=int, default=50, help="per link family, to judge on")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    {"tune": tune, "train": train, "play": play, "table": table}[arguments.step](arguments)
+
+
+def tune(arguments: argparse.Namespace) -> None:
+    """Pick every rival's knobs on the training traces."""
+    for letter in arguments.only:
+        file = arguments.out / f"tuned-{letter}.json"
+        if file.exists():
+            continue
+        scenario = load_scenario(SCENARIOS[letter])
+        table = scenario.table("policy")
+        source = StreamSource(scenario, table.outcomes, traces("train", arguments))
+        found = tune_rivals(table, source.draw_evenly(24, 0), _say)
+        file.write_text(json.dumps(found), encoding="utf-8")
+
+
+def task(letter: str, arguments: argparse.Namespace) -> Task:
+    """The scenario with the knobs that `tune` found and its validation streams."""
+    scenario = load_scenario(SCENARIOS[letter])
+    table = scenario.table("policy")
+    tuned = json.loads((arguments.out / f"tuned-{letter}.json").read_text(encoding="utf-8"))
+    source = StreamSource(scenario, table.outcomes, traces("validation", arguments))
+    streams = tuple(source.draw_evenly(TrainConfig().validation_per_family, 1))
+    return Task(scenario=scenario, table=table, tuned=tuned, streams=streams)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train one policy per seed; settle it in every scenario, those it never saw included."""
+    learning, checking = traces("train", arguments), traces("validation", arguments)
+    tasks = {letter: task(letter, arguments) for letter in arguments.only}
+    taught = [one for letter, one in tasks.items() if letter in TRAINED]
+    for seed in arguments.seeds:
+        config = TrainConfig(seed=seed, num_frames=arguments.frames)
+        missing = [x for x in tasks if not (arguments.out / f"seed-{seed}" / x).exists()]
+        if not missing:
+            continue
+        if any(letter in TRAINED for letter in missing):
+            learned = learn(taught, learning, config, _say)
+            for letter in missing:
+                settled = settle(tasks[letter], learned.weights)
+                _say(f"{letter}: {settled.validation}, {settled.prices}, trust {settled.trust}, "
+                     f"guard {settled.guard_margin}, adapts {settled.adapts}")  # fmt: skip
+                place = arguments.out / f"seed-{seed}" / letter
+                export(tasks[letter], learned, settled, config, learning, checking, place)
+
+
+def play(arguments: argparse.Namespace) -> None:
+    """Play everybody on the same streams of the test traces; utilities per stream."""
+    for letter in arguments.only:
+        scenario = load_scenario(SCENARIOS[letter])
+        deciding, judging = scenario.table("policy"), scenario.table("judge")
+        source = StreamSource(scenario, judging.outcomes, traces("test", arguments))
+        streams = source.draw_evenly(arguments.streams, 0)
+        board = Board(arguments.out / f"played-{letter}.json", judging, streams)
+        tuned = json.loads((arguments.out / f"tuned-{letter}.json").read_text(encoding="utf-8"))
+        places = [arguments.out / f"seed-{seed}" / letter for seed in arguments.seeds]
+        bundles = {place: ControllerBundle.load(place) for place in places if place.exists()}
+        for place, bundle in bundles.items():
+            board.play(f"sac-{place.parent.name[5:]}", partial(bundle.controller, deciding))
+        any_bundle = next(iter(bundles.values()))
+        for name in (*RIVALS, "local", "jpeg"):
+            board.play(name, partial(make_policy, name, deciding, any_bundle))
+        trained = f"static:{_static(tuned, scenario)}"
+        board.play("trained-static", partial(make_policy, trained, deciding, any_bundle))
+        pick = partial(pick_in_hindsight, table=judging, streams=streams, deciding=deciding,
+                       tuned=tuned)  # fmt: skip
+        for name in IN_HINDSIGHT:
+            board.play(name, partial(_picked, pick, name))
+
+
+def _picked(pick: Callable[[list[str]], Mapping[str, Policy]], name: str) -> Policy:
+    return pick([name])[name]
+
+
+class Board:
+    """Mean utility of every controller on every stream, kept in a file."""
+
+    def __init__(self, file: Path, table: CandidateTable, streams: Sequence[Stream]) -> None:
+        self.file, self.table, self.streams = file, table, streams
+        self.found: dict[str, Any] = {"utility": {}}
+        if file.exists():
+            self.found = json.loads(file.read_text(encoding="utf-8"))
+        self.found["family"] = [stream.family for stream in streams]
+        self.found["file"] = [stream.name for stream in streams]
+
+    def play(self, name: str, make: Callable[[], Policy]) -> None:
+        """Play a controller unless it was played before."""
+        values = self.found["utility"]
+        if name in values:
+            return
+        values[name] = lane_utility(make(), self.table, self.streams).tolist()
+        _say(f"{self.file.stem} {name}: {np.mean(values[name]):.4f}")
+        self.file.write_text(json.dumps(self.found), encoding="utf-8")
+
+
+def _static(tuned: Mapping[str, Any], scenario: Any) -> str:
+    decision = scenario.grid.candidates[int(tuned["best-static"]["candidate"])]
+    return f"{decision.split_point}:{decision.exit_threshold}:{decision.bits}"
+
+
+def table(arguments: argparse.Namespace) -> None:
+    """Print the tables as Markdown."""
+    summaries = {}
+    for letter in arguments.only:
+        file = arguments.out / f"played-{letter}.json"
+        if file.exists():
+            summaries[letter] = summarize(json.loads(file.read_text(encoding="utf-8")))
+    for letter, one in summaries.items():
+        print(f"\n## {letter}: `{SCENARIOS[letter]}`"
+              + (" (never trained on)" if letter in UNSEEN else ""))  # fmt: skip
+        print("\n| controller | utility | sac minus it | " + " | ".join(one["families"]) + " |")
+        print("| --- | --- | --- |" + " --- |" * len(one["families"]))
+        for name, row in one["rows"].items():
+            cells = " | ".join(f"{value:.4f}" for value in row["families"])
+            print(f"| {name} | {row['utility']:.4f} | {row['difference']} | {cells} |")
+        for line in one["lines"]:
+            print(f"\n{line}")
+    text = json.dumps(summaries, indent=1)
+    (arguments.out / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def summarize(played: Mapping[str, Any]) -> dict[str, Any]:
+    """Utility and paired difference of everybody, and the shares of the room."""
+    utility = {name: np.array(values) for name, values in played["utility"].items()}
+    seeds = sorted(name for name in utility if name.startswith("sac-"))
+    sac = interquartile_mean(np.stack([utility.pop(name) for name in seeds]))
+    utility = {f"sac ({len(seeds)} seeds)": sac, **utility}
+    bootstrap = Bootstrap(played["family"], played["file"])
+    family = np.array(played["family"])
+    names = sorted(set(played["family"]))
+    ranked = sorted(utility, key=lambda name: -bootstrap.weights @ utility[name])
+    rows = {}
+    for name in ranked:
+        apart = bootstrap.estimate(sac - utility[name])
+        rows[name] = {
+            "utility": float(bootstrap.weights @ utility[name]),
+            "difference": "" if name.startswith("sac") else
+            f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]",
+            "families": [float(utility[name][family == one].mean()) for one in names],
+        }  # fmt: skip
+    planner, lines = utility["distribution-planner"], []
+    for oracle in ("oracle", "oracle-pictures"):
+        room = bootstrap.ratio(sac - planner, utility[oracle] - planner)
+        if room is not None:
+            lines.append(
+                f"share of the room from the distribution planner to the {oracle}: "
+                f"{100 * room.value:.0f} % [{100 * room.low:.0f}, {100 * room.high:.0f}]"
+            )
+    for tuning, rules in (
+        ("tuned on training traces", SIMPLE),
+        ("picked in hindsight", [name for name in IN_HINDSIGHT[:4] if name in utility]),
+    ):
+        worst = {
+            one: max(utility[rule][family == one].mean() for rule in rules)
+            - sac[family == one].mean()
+            for one in names
+        }
+        lines.append(f"best simple rule {tuning} minus sac: "
+                     + ", ".join(f"{one} {value:+.4f}" for one, value in worst.items()))  # fmt: skip
+    return {"families": names, "rows": rows, "lines": lines}
+
+
+def interquartile_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mean over the seeds between the quartiles of mean utility; `(R, B)` to `(B,)`."""
+    order = np.argsort(values.mean(1))
+    cut = len(values) // 4
+    return np.asarray(values[order[cut : len(values) - cut]].mean(0))
+
+
+def traces(split: str, arguments: argparse.Namespace) -> list[Trace]:
+    """The traces of a split."""
+    found, sentence = default_traces(split, arguments.data)
+    _say(sentence)
+    return found
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

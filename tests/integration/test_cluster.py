@@ -1,0 +1,162 @@
+"""The same results on a Ray cluster as in one process, also when workers die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from adaptive_split.agents.cluster import InProcess, RayCluster, import_ray
+from adaptive_split.agents.compare import CompareConfig, compare
+from adaptive_split.agents.matrix import Arena, play_matrix
+from adaptive_split.agents.roster import make_policy
+from adaptive_split.errors import ConfigError
+from adaptive_split.trace import write_trace
+from tests import support
+from tests.unit.test_cli import SCENARIO, failure
+from tests.unit.test_compare import learned
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+NAMES = ("sac", "two-window-planner", "two-arm-hindsight", "best-static", "oracle")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with RayCluster(num_workers=2) as opened:
+        yield opened
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A toy bundle, its scenario and a trace."""
+    support.write_toy_bundle(tmp_path / "bundle")
+    (tmp_path / "toy.toml").write_text(SCENARIO)
+    (tmp_path / "traces").mkdir()
+    write_trace(support.trace(), tmp_path / "traces" / "toy-0.csv")
+    return tmp_path
+
+
+def double(shared, item):
+    return shared["by"] * item
+
+
+def refuse(shared, item):
+    raise ConfigError(f"{shared} must not be {item}")
+
+
+class Mortal:
+    """A planner whose process is killed in the middle of its first run."""
+
+    name = "mortal"
+    probes = True
+
+    def __init__(self, table, grave):
+        self.inner, self.grave, self.frames = make_policy("planner", table, None), grave, 0
+
+    def choose(self, moment):
+        """Decide as the planner; die once."""
+        self.frames += 1
+        if self.frames == 20 and not self.grave.exists():
+            self.grave.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.inner.choose(moment)
+
+
+@pytest.mark.parametrize("items", [[], [3], [1, 2, 3, 4, 5]])
+def test_results_come_in_the_order_of_the_items(cluster, items):
+    told = []
+
+    found = cluster.map(double, {"by": 2}, items, lambda done, total: told.append((done, total)))
+
+    assert found == InProcess().map(double, {"by": 2}, items) == [2 * item for item in items]
+    assert told == [(done, len(items)) for done in range(len(items))]
+
+
+@pytest.mark.parametrize("where", ["cluster", "process"])
+def test_an_error_of_ours_comes_as_it_was_raised(cluster, where):
+    workers = cluster if where == "cluster" else InProcess()
+
+    with pytest.raises(ConfigError, match=r"^a must not be b$"):
+        workers.map(refuse, "a", ["b"])
+
+
+def test_a_second_cluster_in_one_process_is_refused(cluster):
+    with pytest.raises(ConfigError, match="one Ray cluster at a time"):
+        RayCluster(num_workers=1)
+
+    assert cluster.map(double, {"by": 1}, [1]) == [1]
+
+
+def test_a_comparison_on_a_cluster_is_equal_to_the_last_bit(cluster, tmp_path):
+    scenario = support.scenario(tmp_path)
+    traces = [support.trace(seed, family) for seed, family in enumerate("aabb")]
+    config = CompareConfig(names=NAMES, num_seeds=2, per_family=2)
+
+    here = compare(scenario, traces, config, learned())
+    there = compare(scenario, traces, config, learned(), workers=cluster)
+
+    assert here.hindsight == there.hindsight
+    assert here.seeds == there.seeds
+    for name in NAMES:
+        for column in ("utility", "latency_s", "payload_bytes", "split_point"):
+            ours, theirs = getattr(here.frames[name], column), getattr(there.frames[name], column)
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(here.probe_bytes[name], there.probe_bytes[name])
+
+
+def test_a_killed_worker_costs_no_result(cluster, tmp_path):
+    table, grave = support.table(), tmp_path / "grave"
+    streams = tuple((support.stream(seed=seed),) for seed in range(3))
+    arena = Arena({"mortal": Mortal(table, grave)}, table, streams)
+
+    there, _ = play_matrix(arena, cluster)
+
+    assert grave.exists()
+    here, _ = play_matrix(arena, InProcess())
+    np.testing.assert_array_equal(there["mortal"].utility, here["mortal"].utility)
+
+
+def test_the_command_leaves_no_process_and_no_file_behind(place, tmp_path):
+    command = [sys.executable, "-m", "adaptive_split", "compare", place / "toy.toml",
+               "--controllers", "planner,static:0:1:8", "--traces", place / "traces",
+               "--seeds", "2", "--streams", "1", "--out", tmp_path / "out"]  # fmt: skip
+    before = set(Path("/tmp").glob("ray-*"))
+
+    subprocess.run(command, check=True)
+    subprocess.run([*command[:-1], tmp_path / "ray", "--ray", "--workers", "1"], check=True)
+
+    here, there = (json.loads((tmp_path / name / "summary.json").read_text())
+                   for name in ("out", "ray"))  # fmt: skip
+    assert here["controllers"] == there["controllers"]
+    assert set(Path("/tmp").glob("ray-*")) == before
+    lines = (" ".join(one.cmdline()) for one in psutil.process_iter() if one.name() == "raylet")
+    assert all(any(str(folder) in line for folder in before) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "2"], "come with --ray"),
+        (["--ray", "--workers", "0"], "at least 1"),
+        (["--ray", "somewhere:1", "--workers", "2"], "without an address"),
+    ],
+)
+def test_workers_belong_to_a_cluster_of_this_machine(place, capsys, arguments, message):
+    line = failure(capsys, "compare", place / "toy.toml", "--controllers", "planner",
+                   "--traces", place / "traces", "--out", place / "out", *arguments)  # fmt: skip
+
+    assert message in line
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    with pytest.raises(ConfigError, match=r"pip install 'adaptive-split\[ray\]'"):
+        import_ray()
