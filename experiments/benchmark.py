@@ -1,7 +1,8 @@
-"""The benchmark set, trained and judged: `python experiments/benchmark.py tune|train|play|table`.
+"""The benchmark set, trained and judged: `python experiments/benchmark.py STEP`.
 
 `tune` picks the rivals' knobs on the training traces, `train` one policy for the trained scenarios
-per seed, `play` everybody on the test traces, `table` prints what came out. Each step writes below
+per seed, `transfer` settles it in the others, `play` plays everybody on the test traces, `table`
+prints what came out. Each step writes below
 OUT and goes on where it was interrupted. Scenarios that no policy was trained for show how it
 transfers.
 """
@@ -23,11 +24,12 @@ from adaptive_split.agents.evaluate import lane_utility
 from adaptive_split.agents.intervals import Bootstrap
 from adaptive_split.agents.rivals import RIVALS
 from adaptive_split.agents.roster import make_policy
-from adaptive_split.agents.task import Task, settle
-from adaptive_split.agents.train import TrainConfig, learn
+from adaptive_split.agents.task import Task, scaled, settle
+from adaptive_split.agents.train import Learned, TrainConfig, learn
 from adaptive_split.agents.tune import tune_rivals
 from adaptive_split.candidates import CandidateTable
 from adaptive_split.cli.train import export
+from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 from adaptive_split.runtime.streams import Stream, StreamSource
@@ -51,7 +53,7 @@ SIMPLE = ("two-arm", "best-pair", "busy-skip", "neurosurgeon", "dynamic-split", 
 def main() -> None:
     """Run one step."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("tune", "train", "play", "table"))
+    parser.add_argument("step", choices=tuple(STEPS))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--data", type=Path, help="recordings; default as for adaptive-split train")
     parser.add_argument("--only", nargs="+", choices=tuple(SCENARIOS), default=list(SCENARIOS))
@@ -61,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    {"tune": tune, "train": train, "play": play, "table": table}[arguments.step](arguments)
+    STEPS[arguments.step](arguments)
 
 
 def tune(arguments: argparse.Namespace) -> None:
@@ -107,6 +109,25 @@ def train(arguments: argparse.Namespace) -> None:
                 export(tasks[letter], learned, settled, config, learning, checking, place)
 
 
+def transfer(arguments: argparse.Namespace) -> None:
+    """Settle the trained policies where they were not trained; their networks stay as they are."""
+    learning, checking = traces("train", arguments), traces("validation", arguments)
+    for letter in UNSEEN:
+        there = task(letter, arguments)
+        for seed in arguments.seeds:
+            place = arguments.out / f"seed-{seed}" / letter
+            source = arguments.out / f"seed-{seed}" / next(iter(TRAINED))
+            if place.exists() or not source.exists():
+                continue
+            bundle = ControllerBundle.load(source)
+            trust = float(bundle.provenance.get("trust", 1.0))
+            learned = Learned(scaled(bundle.weights, 1 / trust), (), 0.0)
+            settled = settle(there, learned.weights)
+            _say(f"{letter}, seed {seed}: {dict(settled.validation)}, adapts {settled.adapts}")
+            config = TrainConfig(seed=seed)
+            export(there, learned, settled, config, learning, checking, place)
+
+
 def play(arguments: argparse.Namespace) -> None:
     """Play everybody on the same streams of the test traces; utilities per stream."""
     for letter in arguments.only:
@@ -140,11 +161,18 @@ class Board:
 
     def __init__(self, file: Path, table: CandidateTable, streams: Sequence[Stream]) -> None:
         self.file, self.table, self.streams = file, table, streams
-        self.found: dict[str, Any] = {"utility": {}}
+        where = {
+            "family": [stream.family for stream in streams],
+            "file": [stream.name for stream in streams],
+        }
+        self.found: dict[str, Any] = {"utility": {}, **where}
         if file.exists():
             self.found = json.loads(file.read_text(encoding="utf-8"))
-        self.found["family"] = [stream.family for stream in streams]
-        self.found["file"] = [stream.name for stream in streams]
+            if any(self.found[key] != value for key, value in where.items()):
+                raise ConfigError(
+                    f"{file} must hold what was played on these {len(streams)} streams; got "
+                    f"{len(self.found['file'])} others; ask for those or move the file away"
+                )
 
     def play(self, name: str, make: Callable[[], Policy]) -> None:
         """Play a controller unless it was played before."""
@@ -218,8 +246,8 @@ def summarize(played: Mapping[str, Any]) -> dict[str, Any]:
             - sac[family == one].mean()
             for one in names
         }
-        lines.append(f"best simple rule {tuning} minus sac: "
-                     + ", ".join(f"{one} {value:+.4f}" for one, value in worst.items()))  # fmt: skip
+        told = ", ".join(f"{one} {value:+.4f}" for one, value in worst.items())
+        lines.append(f"best simple rule {tuning} minus sac: {told}")
     return {"families": names, "rows": rows, "lines": lines}
 
 
@@ -240,6 +268,10 @@ def traces(split: str, arguments: argparse.Namespace) -> list[Trace]:
 def _say(line: str) -> None:
     print(line, flush=True)
 
+
+STEPS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "tune": tune, "train": train, "transfer": transfer, "play": play, "table": table,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -139,20 +139,23 @@ def build(
 def write_profiles(bundle: ModelBundle) -> None:
     """Profile this machine, and model the Nano on which `garments` takes `NANO_FULL_S`.
 
-    Another bundle is timed in turns with `garments`, and scaled by what that one needs.
+    Another bundle is timed in turns with `garments` and scaled by what that one took when its own
+    profile was made over what it takes now: so both describe the same server and the same Nano.
     """
-    bundles = [bundle]
-    if bundle.name != GARMENTS.name:
-        bundles.append(ModelBundle.load(bundle_path(GARMENTS.name)))
-    profile, *others = profile_bundles(bundles, repeats=ROUNDS)
-    reference: Profile = others[0] if others else profile
+    if bundle.name == GARMENTS.name:
+        [profile] = profile_bundles([bundle], repeats=ROUNDS)
+        reference = profile
+    else:
+        garments = ModelBundle.load(bundle_path(GARMENTS.name))
+        profile, now = profile_bundles([bundle, garments], repeats=ROUNDS)
+        reference = Profile.load(garments.path / "profile_server.json")
+        factor = reference.full_s / now.full_s
+        machine = f"{profile.machine}, timed in turns with garments, times {factor:.3f}"
+        print(f"garments {1e3 * now.full_s:.2f} ms, {bundle.name} {1e3 * profile.full_s:.2f} ms")
+        profile = profile.scaled(factor, machine)
     profile.save(bundle.path / "profile_server.json")
     nano = nano_class(profile, NANO_FULL_S * profile.full_s / reference.full_s)
     nano.save(bundle.path / "profile_device.json")
-    print(
-        f"{GARMENTS.name} {1e3 * reference.full_s:.2f} ms, {bundle.name} "
-        f"{1e3 * profile.full_s:.2f} ms, a Nano {1e3 * nano.full_s:.1f} ms (times {nano.scale:.2f})"
-    )
 
 
 def halves(pictures: LabelledPictures) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

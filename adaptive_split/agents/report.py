@@ -106,7 +106,7 @@ def _utility(summary: Summary) -> str:
         )
         ahead = figures.rivals_that_win(summary)
         places = "".join(
-            f"<li>{escape(place)}: {escape(', '.join(words))}</li>"
+            f"<li>{escape(place)}: {escape('; '.join(words))}</li>"
             for place, words in ahead.items()
         )
         answer = f"</p><ul>{places}</ul>" if ahead else " nowhere in this comparison.</p>"
@@ -156,7 +156,7 @@ def _families(summary: Summary) -> str:
     ]
     return (
         "<h2>By link family</h2><p>The scales differ from panel to panel.</p>"
-        f'<div class="{"two" if narrow else "one"}">{drawn}</div>'
+        + (f'<div class="two">{drawn}</div>' if narrow else drawn)
         + _table(["utility", *families], rows)
     )
 

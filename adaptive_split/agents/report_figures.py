@@ -231,13 +231,18 @@ def oracle_loss_rows(controllers: Mapping[str, Numbers]) -> list[list[str]]:
 
 
 def rivals_that_win(summary: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Rivals other than the oracles that are ahead of sac, in words, by place."""
+    """Rivals other than the oracles that are ahead of sac, in words, by place; sure ones first."""
     places = {"all families": summary["paired_difference"]}
     places |= {name: one["paired_difference"] for name, one in summary["families"].items()}
     found: dict[str, list[str]] = {}
     for place, paired in places.items():
-        for name, one in sorted(paired.items(), key=lambda item: item[1]["value"]):
-            if one["value"] < 0 and name not in ORACLES:
-                sure = "" if one["high"] < 0 else " (not beyond the interval)"
-                found.setdefault(place, []).append(f"{name} {-one['value']:.4f}{sure}")
+        ahead = sorted(
+            (one["value"], one["high"] < 0, name)
+            for name, one in paired.items()
+            if one["value"] < 0 and name not in ORACLES
+        )
+        for sure, words in ((True, ""), (False, "not beyond the interval: ")):
+            some = [f"{name} {-value:.4f}" for value, beyond, name in ahead if beyond == sure]
+            if some:
+                found.setdefault(place, []).append(words + ", ".join(some))
     return found

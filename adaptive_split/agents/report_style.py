@@ -36,7 +36,9 @@ table { border-collapse: collapse; width: 100%; font-size: 13px;
   font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 7px; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
+th { color: var(--soft); font-weight: 500; white-space: normal; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left;
+  white-space: normal; }
 tr.strong td { font-weight: 600; } .scroll { overflow-x: auto; margin: 12px 0; }
 .badge { display: inline-block; padding: 0 7px; border: 1px solid var(--c2); border-radius: 9px;
   color: var(--c2); font-size: 12px; }

@@ -16,6 +16,7 @@ from adaptive_split.agents.task import Task
 from adaptive_split.agents.variation import Variation
 from adaptive_split.envs.curriculum import Curriculum
 from adaptive_split.envs.vector_env import TraceVectorEnv
+from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.controller import ForecastWeights
 from adaptive_split.trace import Trace
 
@@ -47,6 +48,18 @@ class TrainConfig:
     validation_per_family: int = 12
     """Streams per family and scenario on which checkpoints are chosen."""
     checkpoints: int = 6
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be run."""
+        if self.vary and self.curriculum:
+            raise ConfigError(
+                "streams must either be varied or follow the curriculum; got vary=True and "
+                f"curriculum={self.curriculum!r}; leave one of them out"
+            )
+        for name in ("num_frames", "num_envs", "checkpoints"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"{name} of a training must be 1 or more; got {value!r}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -71,7 +71,7 @@ def bench_decision(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
     from adaptive_split.runtime.streams import StreamSource
     from adaptive_split.trace_sets import shipped
 
-    learned, _ = load_controller(None, scenario.bundle)
+    learned, _ = load_controller(None, scenario)
     table = scenario.table("policy")
     source = StreamSource(scenario, table.outcomes, shipped("train"))
     simulator = Simulator(table, source.draw_evenly(1, seed=0)[:1])

@@ -12,13 +12,14 @@ from adaptive_split.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from adaptive_split.agents.cluster import RayCluster
-    from adaptive_split.bundle import ModelBundle
     from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.runtime.credentials import TlsFiles
+    from adaptive_split.scenario import Scenario
     from adaptive_split.trace import Trace
 
 DATA = Path(__file__).parents[1] / "data"
-SHIPPED_CONTROLLER = DATA / "controllers" / "default"
+SHIPPED_CONTROLLERS = DATA / "controllers"
+SHIPPED_CONTROLLER = SHIPPED_CONTROLLERS / "default"
 SHIPPED_PICTURES = DATA / "pictures"
 
 Commands = Any
@@ -48,9 +49,11 @@ def add_controller_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def load_controller(
-    folder: Path | None, bundle: ModelBundle
+    folder: Path | None, scenario: Scenario
 ) -> tuple[ControllerBundle | None, Path | None]:
     """Load the given controller, or the shipped one if it belongs to this model bundle.
+
+    Shipped are controllers for the shipped scenarios, by name, and one for all others.
 
     Raises:
         BundleError: If it is damaged, or the given one is missing.
@@ -58,16 +61,23 @@ def load_controller(
     from adaptive_split.runtime.controller_bundle import ControllerBundle
 
     if folder is None:
-        if not SHIPPED_CONTROLLER.is_dir():
+        path = shipped_controller(scenario)
+        if not path.is_dir():
             return None, None
-        shipped = ControllerBundle.load(SHIPPED_CONTROLLER)
-        if shipped.model_hash != bundle.hash:
+        shipped = ControllerBundle.load(path)
+        if shipped.model_hash != scenario.bundle.hash:
             say("the shipped controller belongs to another model bundle: planners go untuned")
             return None, None
-        return shipped, SHIPPED_CONTROLLER
+        return shipped, path
     if not folder.is_dir():
         raise BundleError(f"a controller bundle must be a directory; got {folder}")
     return ControllerBundle.load(folder), folder
+
+
+def shipped_controller(scenario: Scenario) -> Path:
+    """The shipped controller for a scenario: its own, or the default one."""
+    own = SHIPPED_CONTROLLERS / scenario.name
+    return own if own.is_dir() else SHIPPED_CONTROLLER
 
 
 def add_tls(parser: argparse.ArgumentParser, peer: str) -> None:

@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         windows_per_family=arguments.live_windows, block_s=arguments.live_seconds
     )
     scenario = load_scenario(arguments.scenario)
-    learned, controller = load_controller(arguments.controller_bundle, scenario.bundle)
+    learned, controller = load_controller(arguments.controller_bundle, scenario)
     traces, sentence = load_traces(arguments.traces, "test")
     say(sentence)
     out = new_folder(arguments.out)

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         windows_per_family=arguments.live_windows, block_s=arguments.live_seconds
     )
     scenario = load_scenario(arguments.scenario)
-    learned, controller = load_controller(arguments.controller_bundle, scenario.bundle)
+    learned, controller = load_controller(arguments.controller_bundle, scenario)
     traces = shipped("test")
     recorded = [trace for trace in traces if trace.source == "recorded"]
     out = new_folder(free_name(arguments.out))

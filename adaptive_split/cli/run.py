@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from adaptive_split.measurement import FrameReport
     from adaptive_split.runtime.controller import Policy
     from adaptive_split.runtime.controller_bundle import ControllerBundle
+    from adaptive_split.runtime.price_loop import PriceLoop
+    from adaptive_split.runtime.sensors.battery import Battery
     from adaptive_split.scenario import Scenario
 
 _log = logging.getLogger(__name__)
@@ -59,6 +61,11 @@ def add_parser(commands: Commands) -> None:
         help="play a device X times as slow as the profile; 0 = as fast as this machine, whose "
         "energy the profile's watts then do not describe (default: 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--mission-hours", type=float, metavar="H",
+        help="price energy so that the charge lasts that long: the scenario's [battery] if it has "
+        "one, as modelled, else this machine's",
+    )  # fmt: skip
     add_tls(parser, "server's")
     parser.set_defaults(run=run)
 
@@ -72,7 +79,6 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.runtime.live_controller import LiveController
     from adaptive_split.runtime.picture_folder import read_folder
     from adaptive_split.runtime.records import RecordWriter
-    from adaptive_split.runtime.sensors.battery import SystemBattery
     from adaptive_split.runtime.session import Recorder, play_recorded
     from adaptive_split.runtime.setup import Setup
     from adaptive_split.runtime.stages import StageRunner
@@ -94,8 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     if not arguments.slowdown:
         _log.warning("energy is modelled for %s, not for this machine", scenario.device.machine)
+    battery = battery_of(scenario)
     stand_in = DistributionPlanner(table, PlannerSettings())
-    controller = LiveController(table, policy, stand_in)
+    loop = price_loop(arguments.mission_hours, scenario, battery)
+    controller = LiveController(table, policy, stand_in, loop)
     count = 0
     with (
         RecordWriter(arguments.records) as writer,
@@ -107,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         recorder = Recorder(writer, controller)
         device = Device(
-            setup, stages, transport, MonotonicClock(), SystemBattery(),
+            setup, stages, transport, MonotonicClock(), battery,
             slowdown=arguments.slowdown, probes=policy.probes,
         )  # fmt: skip
 
@@ -123,6 +131,37 @@ def run(arguments: argparse.Namespace) -> int:
     known = all(folder.labels[index] is not None for index in played)
     print(totals(reports, policy.name, known))
     return 0
+
+
+def battery_of(scenario: Scenario) -> Battery:
+    """The scenario's battery, modelled and beginning to empty now, else this machine's."""
+    from adaptive_split.runtime.sensors.battery import ModelledBattery, SystemBattery
+
+    spec = scenario.battery
+    if spec is None:
+        return SystemBattery()
+    return ModelledBattery(spec.capacity_j, spec.start_soc, idle_w=spec.idle_w)
+
+
+def price_loop(
+    mission_hours: float | None, scenario: Scenario, battery: Battery
+) -> PriceLoop | None:
+    """What makes the charge last a mission; none without a mission.
+
+    Raises:
+        ConfigError: If the mission has no length, or nobody knows the battery's charge.
+    """
+    from adaptive_split.errors import ConfigError
+    from adaptive_split.runtime.price_loop import PriceLoop
+
+    if mission_hours is None:
+        return None
+    if battery.soc() is None:
+        raise ConfigError(
+            "--mission-hours must have a battery whose charge is known; got none; give a scenario "
+            "with a [battery] section"
+        )
+    return PriceLoop(3600 * mission_hours, scenario.objective.energy_price)
 
 
 def choose_policy(name: str, scenario: Scenario, table: CandidateTable) -> Policy:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptive_split.cli.common import Bars, Commands, add_command, say
+from adaptive_split.cli.train_from_logs import add_from_logs, train_from_logs
 from adaptive_split.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def add_parser(commands: Commands) -> None:
         "package's traces",
     )  # fmt: skip
     parser.add_argument("--force-export", action="store_true", help="write a losing one as well")
+    add_from_logs(parser)
     parser.set_defaults(run=run)
 
 
@@ -50,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--out must not exist yet; got {arguments.out}")
     if arguments.frames is not None and arguments.frames < 1:
         raise ConfigError(f"--frames must be at least 1; got {arguments.frames}")
+    if arguments.from_logs or arguments.controller_bundle:
+        return train_from_logs(arguments)
     if len(set(arguments.scenarios)) < len(arguments.scenarios):
         raise ConfigError(f"scenarios must be named once each; got {arguments.scenarios}")
     from adaptive_split.scenario import load_scenario
@@ -152,6 +156,7 @@ def export(
             "scenario": scenario.name,
             "objective": asdict(scenario.objective),
             "config": asdict(config),
+            "trust": settled.trust,
             "train_traces": listed(learning),
             "validation_traces": listed(checking),
             "validation_utility": dict(settled.validation),

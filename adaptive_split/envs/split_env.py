@@ -170,11 +170,14 @@ class SplitEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         self.backend.close()
 
     def _terms(self, reports: Sequence[FrameReport]) -> dict[str, float]:
-        objective = self.table.objective
+        assert self.view is not None, "reset the environment first"
+        # A stream may have a price of its own, so that in force counts, not the objective's.
+        energy_price = float(self.view.moment.energy_price[0])
+        byte_price = self.table.objective.byte_price
         return {
             "accuracy": float(sum(report.correct for report in reports)),
-            "energy": -objective.energy_price * sum(report.energy_j for report in reports),
-            "bytes": -objective.byte_price * sum(report.payload_bytes for report in reports) / 1e6,
+            "energy": -energy_price * sum(report.energy_j for report in reports),
+            "bytes": -byte_price * sum(report.payload_bytes for report in reports) / 1e6,
         }
 
     def _observe(self, situation: Situation) -> NDArray[np.float32]:

@@ -81,6 +81,8 @@ GARMENTS_LIGHT = NetworkShape(
         BottleneckShape(code_channels=12, stride=2, encoder_channels=48, decoder_channels=64),
     ),
 )
+"""62 million multiply-adds in four stages: about 16, 18, 35 and 31 %. Features are
+`(32, 28, 28)`, `(64, 14, 14)`, `(80, 14, 14)` and `(96, 7, 7)`."""
 
 NETWORKS = {shape.name: shape for shape in (GARMENTS, GARMENTS_LIGHT)}
 

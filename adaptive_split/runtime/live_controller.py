@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from adaptive_split.observation import WINDOW, observe
 from adaptive_split.planner import BacklogPrices, Moment
 from adaptive_split.runtime.backend import Situation
 from adaptive_split.runtime.controller import ForecastController, Policy
+from adaptive_split.runtime.price_loop import PriceLoop
 
 _log = logging.getLogger(__name__)
 _CONFIDENCES = 8
@@ -59,13 +61,19 @@ def moment_of(situation: Situation, table: CandidateTable) -> Moment:
 class LiveController:
     """Decides one frame at a time with a policy; keeps the last observation for the record.
 
-    A policy that fails is replaced by `fallback` for that frame, and the log says so once.
+    A policy that fails is replaced by `fallback` for that frame, and the log says so once. With a
+    `price_loop` a joule costs what makes the charge last the mission; the run's clock is its clock.
     """
 
     def __init__(
-        self, table: CandidateTable, policy: Policy, fallback: Policy | None = None
+        self,
+        table: CandidateTable,
+        policy: Policy,
+        fallback: Policy | None = None,
+        price_loop: PriceLoop | None = None,
     ) -> None:
         self.table, self.policy, self.fallback = table, policy, fallback
+        self.price_loop = price_loop
         self.name = policy.name
         # What is recorded is what the learned controller saw.
         learned = policy if isinstance(policy, ForecastController) else None
@@ -75,8 +83,9 @@ class LiveController:
 
     def decide(self, situation: Situation) -> Decision:
         """Choose the decision of the frame that starts now."""
-        moment = moment_of(situation, self.table)
-        index = self._choose(moment)
+        if self.price_loop is not None:
+            self.price_loop.begin(*_charge_of(situation))
+        index = self._choose(self.moment(situation))
         grid = self.table.grid
         if not situation.server_usable and not grid.local[index]:
             index = self._nearest_local(float(grid.exit_threshold[index]))
@@ -84,11 +93,26 @@ class LiveController:
 
     def observation(self, situation: Situation) -> list[float]:
         """The observation vector of a situation, for the frame record."""
-        view = observe(self.table, moment_of(situation, self.table), self.prices)
+        view = observe(self.table, self.moment(situation), self.prices)
         return [float(value) for value in view.flat()[0]]
 
+    def moment(self, situation: Situation) -> Moment:
+        """What the policy knows, the price in force included."""
+        moment, loop = moment_of(situation, self.table), self.price_loop
+        if loop is None:
+            return moment
+        soc, now_s = _charge_of(situation)
+        ratio = soc / np.maximum(loop.time_left(now_s), 1e-3)
+        return replace(
+            moment,
+            energy_price=loop.price(soc, now_s),
+            mission_ratio=np.where(np.isnan(soc), moment.mission_ratio, ratio),
+        )
+
     def reset(self) -> None:
-        """Nothing is remembered from frame to frame."""
+        """Begin a new mission, if there is one; nothing else is remembered."""
+        if self.price_loop is not None:
+            self.price_loop.reset()
 
     def _choose(self, moment: Moment) -> int:
         try:
@@ -107,3 +131,9 @@ class LiveController:
         local = np.flatnonzero(grid.local)
         distance = np.abs(grid.exit_threshold[local] - threshold)
         return int(local[distance.argmin()])
+
+
+def _charge_of(situation: Situation) -> tuple[Floats, Floats]:
+    """State of charge, `nan` where nobody knows it, and time since the start; `L = 1`."""
+    soc = np.nan if situation.soc is None else situation.soc
+    return np.array([soc]), np.array([situation.now_s])

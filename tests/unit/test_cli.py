@@ -4,15 +4,21 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from adaptive_split import cli
 from adaptive_split.agents.roster import DEFAULT_NAMES, NAMES, SIMULATED_ONLY
+from adaptive_split.agents.task import Settled
 from adaptive_split.cli import common, run
 from adaptive_split.cli.controllers import find_knobs, names_of, shipped_training
 from adaptive_split.cli.demo import free_name
 from adaptive_split.cli.tables import controller_table, table
+from adaptive_split.decision import NEVER, Decision
 from adaptive_split.errors import ConfigError
+from adaptive_split.planner import BacklogPrices
+from adaptive_split.runtime.controller_bundle import ControllerBundle
+from adaptive_split.scenario import load_scenario
 from adaptive_split.trace import read_trace, write_trace
 from tests import support
 from tests.unit.test_compare import learned
@@ -109,9 +115,7 @@ def test_a_device_searches_knobs_that_the_controller_lacks_and_says_so(tmp_path,
 
     assert policy.name == "two-arm"
     said = capsys.readouterr().err
-    assert (
-        "no knobs for two-arm in the controller bundle: searching them. Using the" in said
-    )
+    assert "no knobs for two-arm in the controller bundle: searching them. Using the" in said
     knows = learned(tuned={"two-arm": {"below": 0, "above": 4, "threshold_mbps": 4.0}})
     assert find_knobs(["two-arm", "planner", "oracle"], scenario, knows, shipped_training) == {}
     assert not capsys.readouterr().err
@@ -187,6 +191,91 @@ def test_training_does_not_overwrite(place, capsys):
     line = failure(capsys, "train", "default", "--out", place)
 
     assert "--out must not exist yet" in line
+
+
+def test_a_scenario_is_trained_for_once(place, capsys):
+    line = failure(capsys, "train", "default", "nano-30fps", "default", "--out", place / "out")
+
+    assert "scenarios must be named once each; got ['default', 'nano-30fps', 'default']" in line
+    assert not (place / "out").exists()
+
+
+def test_no_frames_are_nothing_to_learn_from(place, capsys):
+    line = failure(capsys, "train", "default", "--frames", "0", "--out", place / "out")
+
+    assert "--frames must be at least 1; got 0" in line
+
+
+@pytest.fixture
+def quick(place, monkeypatch):
+    """A second scenario, where sending never pays; known knobs, and a toy of links."""
+    calm = SCENARIO.replace("fps = 20.0", "fps = 5.0\nbyte_price = 1000.0")
+    for name, text in (("toy", SCENARIO), ("calm", calm)):
+        text = text.replace("frames_per_stream = 40", "frames_per_stream = 10")
+        (place / f"{name}.toml").write_text(text)
+    local = support.GRID.index(Decision(3, NEVER, 0))
+    knobs = {"best-static": {"candidate": local}, "distribution-planner": {}}
+    monkeypatch.setattr(
+        "adaptive_split.agents.task.tune_rivals",
+        lambda table, streams, say: knobs | {"two-window-planner": {}},
+    )
+    monkeypatch.setattr(
+        "adaptive_split.trace_sets.default_traces",
+        lambda split, data: ([support.trace(seed) for seed in range(3)], f"toy links to {split}"),
+    )
+    return ["train", str(place / "toy.toml"), str(place / "calm.toml"), "--frames", "300"]
+
+
+@pytest.mark.slow
+def test_one_policy_is_trained_for_several_scenarios(place, quick, capsys):
+    status = cli.main([*quick, "--seed", "3", "--out", str(place / "out")])
+
+    out = capsys.readouterr().out
+    bundles = {name: ControllerBundle.load(place / "out" / name) for name in ("toy", "calm")}
+    assert status == 0
+    assert out.splitlines()[0].split() == ["frames", "above", "the", "planner"]
+    assert out.count("adapting is pointless here: the best fixed decision is kept") == 1
+    assert f"controller: {place / 'out' / 'calm'}" in out
+    assert [bundle.adapts for bundle in bundles.values()] == [True, False]
+    np.testing.assert_array_equal(
+        bundles["toy"].weights.context_mean, bundles["calm"].weights.context_mean
+    )
+    for name, bundle in bundles.items():
+        assert bundle.provenance["scenario"] == name
+        assert bundle.provenance["config"]["seed"] == 3
+        assert bundle.provenance["config"]["num_frames"] == 300
+
+
+@pytest.mark.slow
+def test_a_controller_that_need_not_adapt_runs_as_the_fixed_decision(place, quick):
+    cli.main([*quick[:1], *quick[2:], "--out", str(place / "calm")])
+    scenario = load_scenario(str(place / "calm.toml"))
+
+    policy = run.choose_policy(str(place / "calm"), scenario, scenario.table("judge"))
+
+    kept = scenario.grid.index(Decision(3, NEVER, 0))
+    assert not policy.probes
+    assert set(policy.choose(support.moment(lanes=20))) == {kept}
+
+
+@pytest.mark.slow
+def test_a_controller_that_loses_on_validation_is_written_only_on_demand(
+    place, quick, capsys, monkeypatch
+):
+    behind = {"sac": 0.5, "best-static": 0.5, "distribution-planner": 0.6, "two-window-planner": 0}
+
+    def settle(task, weights):
+        return Settled(weights, 1.0, BacklogPrices(), None, True, behind)
+
+    monkeypatch.setattr("adaptive_split.agents.task.settle", settle)
+    line = failure(capsys, *quick, "--out", place / "out")
+    refused = (place / "out").exists()
+    status = cli.main([*quick, "--force-export", "--out", str(place / "out")])
+
+    assert "it does not in toy; train longer, or say --force-export" in line
+    assert not refused
+    assert status == 0
+    assert ControllerBundle.load(place / "out" / "toy").adapts
 
 
 def test_an_interrupt_ends_with_130(monkeypatch, capsys, place):

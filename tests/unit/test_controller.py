@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from adaptive_split.agents.evaluate import play
 from adaptive_split.errors import BundleError
 from adaptive_split.observation import observe
 from adaptive_split.planner import BacklogPrices
@@ -119,6 +120,22 @@ def test_a_guard_keeps_its_candidate_unless_another_promises_more_than_the_margi
     better = values.max(1) > values[:, kept] + margin
     assert 0 < better.sum() < 100
     np.testing.assert_array_equal(choice, np.where(better, values.argmax(1), kept))
+
+
+def test_where_nothing_can_be_won_one_decision_is_kept_and_the_link_is_not_probed(table):
+    weights, streams = support.weights(), [support.stream(20, seed) for seed in range(2)]
+    kept = int(np.flatnonzero(table.grid.local)[-1])
+    adapting = ForecastController(table, weights, BacklogPrices())
+    keeping = ForecastController(table, weights, BacklogPrices(), kept=kept)
+
+    choice = keeping.choose(support.moment(lanes=50))
+    played = play(keeping, table, streams)
+
+    np.testing.assert_array_equal(choice, np.full(50, kept))
+    assert len(set(adapting.choose(support.moment(lanes=50)))) > 1
+    assert (adapting.probes, keeping.probes) == (True, False)
+    assert set(played.column("candidate")[0]) == {kept}
+    assert not played.probe_bytes.any()
 
 
 def test_weights_of_other_columns_are_refused(table):

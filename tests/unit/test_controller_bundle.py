@@ -1,6 +1,7 @@
 """The controller bundle: whole, checked, and of one model."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,39 @@ def test_the_guard_stays_behind_on_another_grid(bundle):
     grid = support.DecisionGrid(3, thresholds=(0.5,), bits=(8,))
 
     assert bundle.controller(support.table(grid=grid)).guard_candidate is None
+
+
+def test_a_controller_that_does_not_adapt_keeps_its_decision_after_it_was_saved(bundle, tmp_path):
+    replace(bundle, adapts=False).save(tmp_path / "still")
+
+    loaded = ControllerBundle.load(tmp_path / "still")
+
+    controller = loaded.controller(support.table())
+    assert not loaded.adapts
+    assert (controller.kept, controller.probes) == (3, False)
+    assert set(controller.choose(support.moment(lanes=50))) == {3}
+
+
+def test_a_controller_that_adapts_keeps_nothing(bundle, folder):
+    controller = ControllerBundle.load(folder).controller(support.table())
+
+    assert (controller.kept, controller.probes) == (None, True)
+
+
+def test_the_kept_decision_stays_behind_on_another_grid(bundle):
+    grid = support.DecisionGrid(3, thresholds=(0.5,), bits=(8,))
+
+    controller = replace(bundle, adapts=False).controller(support.table(grid=grid))
+
+    assert (controller.kept, controller.probes) == (None, True)
+
+
+def test_a_controller_of_an_earlier_version_adapts(folder):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["adapts"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+    assert ControllerBundle.load(folder).adapts
 
 
 def test_a_folder_that_exists_is_not_overwritten(bundle, folder):

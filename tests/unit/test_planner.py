@@ -78,13 +78,14 @@ def one_picture(table, moment, prices, sample, candidate, rate_mbps, on_time):
         over_link = begin + upload - gap - table.ready_s[0] * slow
         utility -= objective.energy_price * joules + objective.byte_price * size * 1e-6
         utility -= prices.uplink * objective.fps * min(max(over_link, 0.0), objective.slo_s)
+        utility -= prices.occupied * objective.fps * min(upload, objective.slo_s)
     return utility
 
 
 @settings(max_examples=15)
 @given(MOMENTS, st.floats(0.05, 50), st.booleans())
 def test_base_and_gain_are_means_over_all_pictures(values, rate_mbps, on_time):
-    table, prices = support.table(), BacklogPrices(device=0.3, uplink=0.1)
+    table, prices = support.table(), BacklogPrices(device=0.3, uplink=0.1, occupied=0.05)
     moment = support.moment(**values)
     readings = read_link(table, moment, np.array([[rate_mbps]]), np.array([[0.05]]))
 
@@ -98,6 +99,23 @@ def test_base_and_gain_are_means_over_all_pictures(values, rate_mbps, on_time):
             for sample in samples
         ]
         assert found[0, candidate] == pytest.approx(np.mean(each), abs=1e-9), candidate
+
+
+@pytest.mark.parametrize("rate_mbps", [0.05, 20.0])
+def test_the_time_that_a_payload_takes_on_the_uplink_has_a_price(rate_mbps):
+    """One reading: the price per frame period, times at most the latency promised."""
+    table, moment = support.table(), support.moment(slack_s=0.2)
+    readings = read_link(table, moment, np.array([[rate_mbps]]), np.array([[0.05]]))
+    free, priced = BacklogPrices(), BacklogPrices(occupied=0.4)
+
+    base, gain = utility_terms(table, moment, free, readings)
+    dear_base, dear_gain = utility_terms(table, moment, priced, readings)
+
+    for index, payload in enumerate(table.grid.payload_index):
+        upload_s = min(table.mean_bytes[payload] * 8e-6 / rate_mbps, 0.2)
+        cost = 0.4 * 20.0 * upload_s * table.send_share[index] if payload >= 0 else 0.0
+        assert base[0, index] - dear_base[0, index] == pytest.approx(cost)
+    np.testing.assert_allclose(dear_gain, gain)
 
 
 @given(MOMENTS, st.floats(0.05, 50), st.floats(0.005, 0.2))

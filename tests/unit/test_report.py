@@ -8,16 +8,17 @@ import subprocess
 import pytest
 from PIL import Image
 
-from adaptive_split.agents import report_svg
+from adaptive_split.agents import report_figures, report_svg
 from adaptive_split.agents.compare import CompareConfig, compare
 from adaptive_split.agents.report import write_report
+from adaptive_split.agents.roster import NAMES as EVERYONE
 from adaptive_split.agents.summary import provenance_of, summarize
 from adaptive_split.agents.timeline import timeline_of
 from tests import support
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("distribution-planner", "best-static", "oracle")
+NAMES = ("distribution-planner", "best-static", "oracle", "oracle-pictures")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -69,6 +70,35 @@ def test_synthetic_links_and_modelled_energy_are_called_so(page):
     assert '<span class="badge">synthetic</span>' in text
     assert "energy (modelled)" in text
     assert "made up" in text  # the source of the watts
+
+
+def test_what_each_oracle_knows_is_told(page):
+    text = page.read_text()
+
+    assert "expects of the pictures what every controller expects" in text
+    assert "also knows how accurate every exit and payload is on the judged pictures" in text
+    assert "<h3>Against oracle</h3>" in text
+
+
+def test_the_longest_name_has_room(made, tmp_path):
+    summary, timeline = made
+    name, copied = "learned-transfer-planner-hindsight", json.loads(json.dumps(summary))
+    for place in (copied, *copied["families"].values()):
+        place["controllers"][name] = place["controllers"]["best-static"]
+
+    write_report(copied, timeline, tmp_path / "long.html")
+
+    assert report_figures.label_width([name]) > 6 * len(name)
+    text = (tmp_path / "long.html").read_text()
+    assert text.count(f">{name}</text>") == 2 + len(summary["families"])
+    assert 'class="two"' not in text
+
+
+def test_controllers_that_share_a_color_are_counted_in_the_legend():
+    assert "spinn" in report_figures.controller_legend(["sac", "spinn"])
+    assert "2 others" in report_figures.controller_legend(["sac", "spinn", "dyno"])
+    colors = [report_figures.color_of(name) for name in EVERYONE]
+    assert len(set(colors)) == 10
 
 
 def test_words_of_users_are_escaped(page):

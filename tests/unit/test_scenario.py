@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from adaptive_split.errors import BundleError, ConfigError
@@ -90,12 +91,14 @@ def test_a_scenario_that_ships_loads_with_all_that_it_names(name):
         ("pi-260ms-30fps-200ms", 0.260, 30, 0.2),
         ("nano-30fps", 0.190, 30, 0.2),
         ("default", 0.190, 10, 0.2),
+        ("nano-light-30fps-100ms", 0.048, 30, 0.1),
+        ("nano-light-10fps-100ms", 0.048, 10, 0.1),
     ],
 )
 def test_a_scenario_of_the_benchmark_set_is_as_slow_as_its_name_says(name, full_s, fps, slo_s):
     scenario = load_scenario(name)
 
-    assert scenario.device.full_s == pytest.approx(full_s)
+    assert scenario.device.full_s == pytest.approx(full_s, rel=0.01)
     assert (scenario.objective.fps, scenario.objective.slo_s) == (fps, slo_s)
 
 
@@ -139,3 +142,14 @@ def test_an_unknown_half_of_the_pictures_is_refused(read):
 def test_a_part_that_cannot_be_is_refused(kind, settings, message):
     with pytest.raises(ConfigError, match=message):
         kind(**settings)
+
+
+def test_both_bundles_describe_the_same_nano_and_the_same_server():
+    light, full = load_scenario("nano-light-30fps-100ms"), load_scenario("nano-30fps")
+
+    assert light.grid.num_stages == 4
+    assert full.grid.num_stages == 5
+    for part in ("stage_s", "exit_s", "encoder_s", "decoder_s"):
+        for scenario in (light, full):
+            ratio = np.array(getattr(scenario.device, part)) / getattr(scenario.server, part)
+            np.testing.assert_allclose(ratio, 14.25, rtol=1e-3)

@@ -8,6 +8,7 @@ import pytest
 from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.sensors.battery import ModelledBattery, SystemBattery
 from adaptive_split.runtime.sensors.load import LoadSensor
+from adaptive_split.testing import ManualClock
 
 
 def test_a_machine_is_busy_by_shares():
@@ -41,6 +42,18 @@ def test_a_modelled_battery_counts_joules_down_to_empty():
         battery.drain(60.0)
 
     assert levels == [0.5, 0.2, 0.0]
+
+
+def test_a_modelled_battery_gives_its_idle_power_all_the_time():
+    clock = ManualClock(5.0)
+    battery = ModelledBattery(100.0, idle_w=0.5, clock=clock)
+
+    clock.advance(60.0)
+    battery.drain(20.0)
+
+    assert battery.soc() == 0.5
+    clock.advance(200.0)
+    assert battery.soc() == 0.0
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptive_split.candidates import MARGIN_S
+from adaptive_split.decision import NEVER, Decision
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
+from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.simulator import Simulator
 from adaptive_split.scenario import Battery, Thermal
 from tests import support
@@ -258,6 +260,28 @@ def test_a_counterfactual_is_what_would_have_happened(case):
         payload = table.grid.payload_index[candidate]
         sent = step.active & (step.payload_bytes > 0)
         np.testing.assert_array_equal(step.by_server[sent], foretold[simulator.lane, payload][sent])
+
+
+def test_utility_may_be_expected_over_other_pictures_than_those_played():
+    """Link, sizes and times are those played; right answers are those of the other table."""
+    objective = Objective(slo_s=0.2, fps=20.0, energy_price=0.0)
+    played, other = support.table(objective), support.table(objective, seed=1)
+    simulator = Simulator(played, [support.stream(40, seed) for seed in range(20)])
+    moment, nothing = simulator.moment(), BacklogPrices(device=0.0, uplink=0.0)
+    on_time, _ = simulator.payload_on_time()
+
+    found = simulator.true_utility(moment, nothing, other)
+
+    picture = played.grid.index(Decision(0, NEVER, 8))
+    local = played.grid.index(Decision(3, NEVER, 0))
+    in_time = on_time[:, played.grid.payload_index[picture]]
+    expected = np.where(in_time, other.server_right[picture], other.fallback_right[picture])
+    assert 0 < in_time.sum() < 20
+    np.testing.assert_allclose(found[:, picture], expected)
+    np.testing.assert_allclose(found[:, local], other.outcomes.exit_right[:, 2].mean())
+    default = simulator.true_utility(moment, nothing)
+    np.testing.assert_array_equal(default, simulator.true_utility(moment, nothing, played))
+    assert not np.allclose(default, found)
 
 
 def test_a_picture_behind_a_dead_link_is_answered_by_the_first_exit_just_in_time():

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import psutil
 
+from adaptive_split.clock import Clock, MonotonicClock
 from adaptive_split.errors import ConfigError
 
 
@@ -37,21 +38,34 @@ class SystemBattery:
 
 
 class ModelledBattery:
-    """Counts joules down from a capacity; safe to use from several threads."""
+    """Counts joules down from a capacity; safe to use from several threads.
 
-    def __init__(self, capacity_j: float, soc: float = 1.0) -> None:
+    Beside what is drained it gives a power that a resting device takes, `idle_w`, from now on.
+    """
+
+    def __init__(
+        self,
+        capacity_j: float,
+        soc: float = 1.0,
+        *,
+        idle_w: float = 0.0,
+        clock: Clock | None = None,
+    ) -> None:
         if not capacity_j > 0:
             raise ConfigError(f"capacity_j must be positive, in joules; got {capacity_j!r}")
         if not 0 <= soc <= 1:
             raise ConfigError(f"soc must lie in [0, 1]; got {soc!r}")
         self._capacity_j, self._left_j = capacity_j, capacity_j * soc
+        self._idle_w, self._clock = idle_w, clock or MonotonicClock()
+        self._began_s = self._clock.now_s()
         self._lock = threading.Lock()
 
     def soc(self) -> float | None:
         """State of charge in [0, 1]."""
-        return self._left_j / self._capacity_j
+        idle_j = self._idle_w * (self._clock.now_s() - self._began_s)
+        return max(self._left_j - idle_j, 0.0) / self._capacity_j
 
     def drain(self, energy_j: float) -> None:
-        """Take energy out, down to empty."""
+        """Take energy out."""
         with self._lock:
-            self._left_j = max(self._left_j - energy_j, 0.0)
+            self._left_j -= energy_j
