@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptive_split.cli.common import (
-    SHIPPED_CONTROLLER,
     Bars,
     Commands,
     add_command,
     add_tls,
+    shipped_controller,
     tls_files,
 )
 from adaptive_split.cli.controllers import find_knobs, shipped_training
@@ -179,7 +179,9 @@ def choose_policy(name: str, scenario: Scenario, table: CandidateTable) -> Polic
         )
     folder = Path(name)
     is_folder = name not in NAMES and (folder.exists() or "/" in name)
-    learned, problem = load_if_sound(folder if is_folder else SHIPPED_CONTROLLER, scenario)
+    learned, problem = load_if_sound(
+        folder if is_folder else shipped_controller(scenario), scenario
+    )
     wanted = LEARNED if is_folder else name
     if wanted == LEARNED and learned is None:
         _log.warning("%s; the distribution planner decides instead", problem)

@@ -54,12 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--frames must be at least 1; got {arguments.frames}")
     if arguments.from_logs or arguments.controller_bundle:
         return train_from_logs(arguments)
-    if len(set(arguments.scenarios)) < len(arguments.scenarios):
-        raise ConfigError(f"scenarios must be named once each; got {arguments.scenarios}")
     from adaptive_split.scenario import load_scenario
     from adaptive_split.trace_sets import default_traces
 
     scenarios = [load_scenario(name) for name in arguments.scenarios]
+    if len({scenario.name for scenario in scenarios}) < len(scenarios):
+        raise ConfigError(f"scenarios must be named once each; got {arguments.scenarios}")
     learning, sentence = default_traces("train", arguments.data)
     say(sentence)
     checking, sentence = default_traces("validation", arguments.data)

@@ -85,6 +85,7 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         super().reset(seed=seed, options=options)
         streams = [self._draw(self.source, self.np_random) for _ in range(self.num_envs)]
         self._simulator = Simulator(self.table, streams)
+        self._gap[:] = 0.0
         return self._observe(), {}
 
     def step(

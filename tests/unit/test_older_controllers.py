@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from adaptive_split import observation
-from adaptive_split.bundle import ModelBundle, bundle_path
+from adaptive_split.cli.common import SHIPPED_CONTROLLERS, shipped_controller
 from adaptive_split.errors import BundleError
 from adaptive_split.observation import CONTEXT
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController
 from adaptive_split.runtime.controller_bundle import MANIFEST, ControllerBundle
+from adaptive_split.scenario import load_scenario
 from tests import support
 
 
@@ -80,7 +81,11 @@ def test_a_bundle_of_a_later_version_is_refused(tmp_path):
         ControllerBundle.load(folder)
 
 
-def test_the_shipped_controller_is_loaded():
-    model = ModelBundle.load(bundle_path("garments"))
+@pytest.mark.parametrize("folder", sorted(SHIPPED_CONTROLLERS.iterdir()), ids=lambda f: f.name)
+def test_every_shipped_controller_is_of_a_shipped_scenario(folder):
+    bundle, scenario = ControllerBundle.load(folder), load_scenario(folder.name)
 
-    ControllerBundle.load(model.path.parents[1] / "controllers" / "default").check_model(model)
+    bundle.check_model(scenario.bundle)
+
+    assert bundle.grid == scenario.grid
+    assert shipped_controller(scenario) == folder
