@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from adaptive_split.agents.baselines import Static
-from adaptive_split.agents.evaluate import mean_utility
+from adaptive_split.agents.evaluate import lane_utility, mean_utility
 from adaptive_split.agents.rivals import make_rival
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED
 from adaptive_split.agents.tune import tune_rivals
-from adaptive_split.candidates import CandidateTable
+from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, ForecastWeights, PlannerSettings
 from adaptive_split.runtime.streams import Stream, StreamSource
@@ -30,6 +30,8 @@ TRUSTS = (1.0, 0.75, 0.5)
 """Factors tried on the learned correction of the planner's log odds."""
 WORTH = 0.0005
 """Utility by which adapting must beat the best static decision on validation to be used at all."""
+SURE = 2.0
+"""Standard errors, over streams, by which it must do so."""
 DISTRIBUTION = "distribution-planner"
 BAR = (DISTRIBUTION, "two-window-planner")
 """Rivals that a controller must beat on validation to be exported."""
@@ -135,12 +137,15 @@ def settle(task: Task, weights: ForecastWeights) -> Settled:
     """
 
     @cache
-    def value(prices: BacklogPrices, trust: float = 1.0, margin: float | None = None) -> float:
+    def values(prices: BacklogPrices, trust: float, margin: float | None) -> Floats:
         controller = ForecastController(
             task.table, scaled(weights, trust), prices,
             guard_candidate=None if margin is None else task.static, guard_margin=margin or 0.0,
         )  # fmt: skip
-        return mean_utility(controller, task.table, task.streams)
+        return lane_utility(controller, task.table, task.streams)
+
+    def value(prices: BacklogPrices, trust: float = 1.0, margin: float | None = None) -> float:
+        return float(values(prices, trust, margin).mean())
 
     tried = [
         BacklogPrices(device=device, uplink=uplink, occupied=occupied)
@@ -150,8 +155,11 @@ def settle(task: Task, weights: ForecastWeights) -> Settled:
     trust = max(TRUSTS, key=lambda factor: value(prices, factor))
     margin = max(GUARD_MARGINS, key=lambda option: value(prices, trust, option))
     best = value(prices, trust, margin)
+    static = lane_utility(Static(task.static), task.table, task.streams)
+    gain = values(prices, trust, margin) - static
+    least = max(WORTH, SURE * float(gain.std()) / len(gain) ** 0.5)
     validation = {name: task.utility_of(name) for name in (BEST_STATIC, *BAR)}
-    adapts = best >= validation[BEST_STATIC] + WORTH
+    adapts = float(gain.mean()) >= least
     validation[LEARNED] = best if adapts else validation[BEST_STATIC]
     return Settled(scaled(weights, trust), trust, prices, margin, adapts, validation)
 

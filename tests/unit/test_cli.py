@@ -1,8 +1,10 @@
 """The command line: helpful, lazy, and brief when something is wrong."""
 
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +45,14 @@ except SystemExit:
 forbidden = {"torch", "ray", "stable_baselines3", "gymnasium"}
 print("loaded:", *sorted(forbidden & set(sys.modules)), file=sys.stderr)
 """
+README = Path(__file__).parents[2] / "README.md"
+
+
+def commands_of(text):
+    """The lines of a page's shell blocks that run our command."""
+    blocks = text.split("```sh\n")[1:]
+    lines = [line for block in blocks for line in block.split("```")[0].splitlines()]
+    return [line for line in lines if line.startswith("adaptive-split ")]
 
 
 @pytest.fixture
@@ -69,6 +79,13 @@ def test_the_help_of_a_command_ends_with_an_example(name, capsys):
         cli.main([*name.split(), "--help"])
 
     assert f"example:\n  adaptive-split {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", commands_of(README.read_text(encoding="utf-8")))
+def test_a_command_of_the_readme_is_understood(line):
+    arguments = cli.build_parser().parse_args(shlex.split(line, comments=True)[1:])
+
+    assert callable(arguments.run)
 
 
 def test_the_help_lists_every_command(capsys):

@@ -41,7 +41,7 @@ def task(tmp_path, objective, traces):
         "distribution-planner": {"device_price": 0.2, "uplink_price": 0.05},
         "two-window-planner": {},
     }
-    streams = StreamSource(scenario, table.outcomes, traces).draw_evenly(1, 0)
+    streams = StreamSource(scenario, table.outcomes, traces).draw_evenly(8, 0)
     return Task(scenario=scenario, table=table, tuned=tuned, streams=tuple(streams))
 
 
