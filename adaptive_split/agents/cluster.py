@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
@@ -10,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
+
+import psutil
 
 from adaptive_split.errors import AdaptiveSplitError, ConfigError
 
@@ -25,7 +28,7 @@ LOCAL = "local"
 """The address that means: start a cluster on this machine, and stop it in the end."""
 OBJECT_STORE_BYTES = 200_000_000
 """Memory for what travels between processes of a local cluster; more than that goes to disk."""
-MOST_RETRIES = 5
+MOST_RETRIES = 3
 """How often a job is taken up again whose worker has died."""
 
 
@@ -92,25 +95,30 @@ class RayCluster:
                 self._start(num_workers)
             else:
                 self.ray.init(address, logging_level="error")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray says with a bare one that starting took too long
             self.close()
             raise ConfigError(
                 f"a Ray cluster must answer at the address; got {address!r}: {error}; leave the "
-                "address out for a cluster of this machine"
+                "address out for a cluster of this machine, and try again where it is busy"
             ) from error
 
     def _start(self, num_workers: int | None) -> None:
         # Paths of sockets must be short: a deep TMPDIR would break them.
         short = "/tmp" if os.access("/tmp", os.W_OK) else None
         self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir=short))
-        self.ray.init(
-            LOCAL,
-            num_cpus=num_workers or os.cpu_count(),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            logging_level="error",
-            _temp_dir=str(self._folder),
-        )
+        options = {
+            "num_cpus": num_workers or os.cpu_count(),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "logging_level": "error",
+            "_temp_dir": str(self._folder),
+        }
+        try:
+            self.ray.init(LOCAL, **options)
+        except Exception:
+            # Ray gives its processes half a minute; the second time their files are in memory.
+            _kill_those_of(self._folder)
+            self.ray.init(LOCAL, **options)
 
     def map(
         self,
@@ -128,25 +136,17 @@ class RayCluster:
             while waiting:
                 count(len(results), len(items))
                 (done, *_), _ = self.ray.wait(list(waiting))
-                results[waiting.pop(done)] = self.get(done)
+                results[waiting.pop(done)] = fetch(done)
         finally:
             for reference in waiting:
                 self.ray.cancel(reference, force=True)
         return [results[index] for index in range(len(items))]
 
-    def get(self, reference: Any) -> Any:
-        """Fetch a result; an error of ours comes as it was raised, not wrapped in Ray's."""
-        try:
-            return self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, AdaptiveSplitError):
-                raise error.cause from None
-            raise
-
     def close(self) -> None:
         """Stop a local cluster with all its processes, or leave a joined one."""
         self.ray.shutdown(wait_for_processes=True)
         if self._folder is not None:
+            _kill_those_of(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> RayCluster:
@@ -176,6 +176,26 @@ def import_ray() -> Any:
             "Ray must be installed to spread jobs; it is not; "
             "install it with: pip install 'adaptive-split[ray]'"
         ) from None
+
+
+def fetch(reference: Any) -> Any:
+    """Wait for a result; an error of ours comes as it was raised, not wrapped in Ray's."""
+    ray = import_ray()
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, AdaptiveSplitError):
+            raise error.cause from None
+        raise
+
+
+def _kill_those_of(folder: Path) -> None:
+    """Kill what a start that failed half-way left running: Ray itself forgets it."""
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(str(folder) in argument for argument in process.cmdline()):
+                process.kill()
+                process.wait()
 
 
 def _run(job: Job[Shared, Item, Result], shared: Shared, item: Item) -> Result:

@@ -33,7 +33,7 @@ from torch.nn import functional
 from adaptive_split.agents.networks import Forecast, Residual, export_weights
 from adaptive_split.agents.sb3_env import NEVER_CHOSEN, Layout
 from adaptive_split.errors import ConfigError
-from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS
+from adaptive_split.observation import CANDIDATE_COLUMNS, PAYLOAD_COLUMNS
 from adaptive_split.runtime.controller import ForecastWeights
 
 UNKNOWN = -1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from adaptive_split.agents.checkpoint import Arrays, Checkpointer, arrays_of, weights_of
 from adaptive_split.agents.sac import CandidateSAC
 from adaptive_split.agents.sb3_env import TraceVecEnv
 from adaptive_split.agents.task import Task
@@ -79,6 +81,7 @@ def learn(
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
     tensorboard_log: str | None = None,
+    checkpoints: Path | None = None,
 ) -> Learned:
     """Train the forecast on all tasks at once and return the best checkpoint.
 
@@ -89,12 +92,27 @@ def learn(
         say: Called with lines worth a person's time.
         progress: Called with `(frames done, frames in all)`.
         tensorboard_log: Where to write learning curves, if anywhere.
+        checkpoints: Folder to save the state of the training in, and to go on from what it holds;
+            with one, all lanes start anew at every checkpoint: other weights than without.
     """
     started = time.monotonic()
     torch.manual_seed(config.seed)
     model = make_model(tasks, traces, config, tensorboard_log)
     watcher = _Watcher(tasks, config, say, progress)
-    model.learn(config.num_frames, callback=watcher, log_interval=10**9)
+    callbacks: list[BaseCallback] = [watcher]
+    done = 0
+    if checkpoints is not None:
+        about = asdict(config) | {"scenarios": [task.scenario.name for task in tasks]}
+        every_frames = config.num_frames / config.checkpoints
+        keeper = Checkpointer(
+            checkpoints, about, every_frames=every_frames, seed=config.seed, watcher=watcher
+        )
+        done = keeper.resume(model)
+        callbacks.append(keeper)
+    if done:
+        say(f"going on from frame {done}")
+    model.learn(config.num_frames - done, callback=callbacks, log_interval=10**9,
+                reset_num_timesteps=not done)  # fmt: skip
     assert watcher.best is not None
     return Learned(watcher.best, tuple(watcher.curve), time.monotonic() - started)
 
@@ -147,8 +165,19 @@ class _Watcher(BaseCallback):
         self.best: ForecastWeights | None = None
         self.best_gain = -np.inf
 
+    def memory(self) -> Arrays:
+        """The curve and the best weights so far."""
+        assert self.best is not None
+        return {"curve": np.array(self.curve), **arrays_of(self.best)}
+
+    def remember(self, memory: Arrays) -> None:
+        """Take them back."""
+        self.curve = [(int(frames), float(gain)) for frames, gain in memory["curve"]]
+        self.best, self.best_gain = weights_of(memory), max(gain for _, gain in self.curve)
+
     def _on_training_start(self) -> None:
-        self._check()
+        if not self.curve:
+            self._check()
 
     def _on_step(self) -> bool:
         self.report(self.num_timesteps, self.config.num_frames)

@@ -12,7 +12,8 @@ import adaptive_split
 from adaptive_split.errors import AdaptiveSplitError
 
 COMMANDS = (
-    "demo", "compare", "headroom", "train", "serve", "run", "bench", "traces", "profile", "measure",
+    "demo", "compare", "headroom", "train", "tune", "serve", "run", "bench", "traces", "profile",
+    "measure",
 )  # fmt: skip
 """Modules of this package with `add_parser` and `run`; each imports what it needs when it runs."""
 

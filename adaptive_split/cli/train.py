@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptive_split.cli.common import Bars, Commands, add_command, say
+from adaptive_split.cli.common import Bars, Commands, add_command, add_ray, open_cluster, say
 from adaptive_split.cli.train_from_logs import add_from_logs, train_from_logs
 from adaptive_split.errors import ConfigError
 
 if TYPE_CHECKING:
     from adaptive_split.agents.task import Settled, Task
     from adaptive_split.agents.train import Learned, TrainConfig
+    from adaptive_split.scenario import Scenario
     from adaptive_split.trace import Trace
 
 
@@ -26,79 +31,176 @@ def add_parser(commands: Commands) -> None:
         "two-window or the distribution planner on validation is not written.",
         "adaptive-split train default nano-30fps --out runs/controllers --seed 0",
     )  # fmt: skip
+    add_what_to_learn(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True,
+        help="folder to make: the controller bundle, or one below it for each of several scenarios "
+        "and, above those, of several seeds",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="the first; default: 0")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings (default: 1)")
+    parser.add_argument(
+        "--tensorboard", type=Path, metavar="DIR",
+        help="folder for learning curves: tensorboard --logdir DIR",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resume", action="store_true",
+        help="go on from what an interrupted training left in OUT.training; the end is the same",
+    )  # fmt: skip
+    parser.add_argument("--force-export", action="store_true", help="write a losing one as well")
+    add_ray(parser, "scenarios and seeds")
+    add_from_logs(parser)
+    parser.set_defaults(run=run)
+
+
+def add_what_to_learn(parser: argparse.ArgumentParser) -> None:
+    """Add what `tune` asks for as well."""
     parser.add_argument(
         "scenarios", nargs="+", metavar="SCENARIO",
         help="a shipped scenario, as 'default', or a scenario.toml; several share one network",
     )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path, required=True,
-        help="folder to make: the controller bundle, or one below it for each of several scenarios",
-    )  # fmt: skip
     parser.add_argument("--frames", type=int, metavar="N", help="to learn from, in all")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE",
+        help="hyper-parameters in YAML as rl-baselines3-zoo has them, below the scenario's name "
+        "(several: joined by +); 'adaptive-split tune' writes such a file",
+    )  # fmt: skip
     parser.add_argument(
         "--data", type=Path, metavar="DIR",
         help="recordings with index_traces.csv; default: ../shared/data if it is there, else the "
         "package's traces",
     )  # fmt: skip
-    parser.add_argument("--force-export", action="store_true", help="write a losing one as well")
-    add_from_logs(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, print the validation curve, export."""
-    if arguments.out.exists():
-        raise ConfigError(f"--out must not exist yet; got {arguments.out}")
-    if arguments.frames is not None and arguments.frames < 1:
-        raise ConfigError(f"--frames must be at least 1; got {arguments.frames}")
+    """Train, print the validation curves, export."""
+    state = check_arguments(arguments)
     if arguments.from_logs or arguments.controller_bundle:
         return train_from_logs(arguments)
+    scenarios = load_scenarios(arguments)
+    config = read_config(arguments, scenarios)
+    learning, checking = load_splits(arguments.data)
+    from adaptive_split.agents.cluster import InProcess
+    from adaptive_split.agents.seeds import Training, learn_seeds, prepare_all
+
+    with Bars("frame") as bars, open_cluster(arguments) as cluster:
+        workers, tell = (InProcess(), bars.note) if cluster is None else (cluster, say)
+        tasks = prepare_all(scenarios, learning, checking, config, workers, tell)
+        training = Training(
+            tasks=tasks, traces=learning, config=config, say=tell, checkpoints=state.resolve(),
+            tensorboard=arguments.tensorboard and arguments.tensorboard.resolve(),
+        )  # fmt: skip
+        if cluster is None:
+            training = replace(training, progress=partial(show, bars))
+        found = learn_seeds(training, arguments.seeds, workers)
+    shutil.rmtree(state)
+    export_all(arguments, config, tasks, found, learning, checking)
+    return 0
+
+
+def check_arguments(arguments: argparse.Namespace) -> Path:
+    """Refuse what cannot be, and to overwrite; give the folder of the checkpoints."""
+    out, state = arguments.out, arguments.out.with_name(arguments.out.name + ".training")
+    if out.exists():
+        raise ConfigError(f"--out must not exist yet; got {out}")
+    if state.exists() and not arguments.resume:
+        raise ConfigError(
+            f"{state} must not exist: a training was interrupted; say --resume, or remove it"
+        )
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1; got {arguments.seeds}")
+    check_frames(arguments)
+    return Path(state)
+
+
+def check_frames(arguments: argparse.Namespace) -> None:
+    """Refuse to learn from nothing."""
+    if arguments.frames is not None and arguments.frames < 1:
+        raise ConfigError(f"--frames must be at least 1; got {arguments.frames}")
+
+
+def show(bars: Bars, done: int, total: int) -> None:
+    """Show frames done; the last step of all lanes may pass the end."""
+    bars("training", min(done, total), total)
+
+
+def load_scenarios(arguments: argparse.Namespace) -> list[Scenario]:
+    """The scenarios named."""
     from adaptive_split.scenario import load_scenario
-    from adaptive_split.trace_sets import default_traces
 
     scenarios = [load_scenario(name) for name in arguments.scenarios]
     if len({scenario.name for scenario in scenarios}) < len(scenarios):
         raise ConfigError(f"scenarios must be named once each; got {arguments.scenarios}")
-    learning, sentence = default_traces("train", arguments.data)
+    return scenarios
+
+
+def key_of(scenarios: Sequence[Scenario]) -> str:
+    """What settings for these scenarios are filed under."""
+    return "+".join(scenario.name for scenario in scenarios)
+
+
+def read_config(arguments: argparse.Namespace, scenarios: Sequence[Scenario]) -> TrainConfig:
+    """Put together what file and arguments say."""
+    from adaptive_split.agents.hyperparameters import read_settings, with_settings
+    from adaptive_split.agents.train import TrainConfig
+
+    config = TrainConfig(seed=arguments.seed)
+    if arguments.config is not None:
+        config = with_settings(config, read_settings(arguments.config, key_of(scenarios)))
+    return config if arguments.frames is None else replace(config, num_frames=arguments.frames)
+
+
+def load_splits(data: Path | None) -> tuple[list[Trace], list[Trace]]:
+    """The training and the validation traces; say which they are."""
+    from adaptive_split.trace_sets import default_traces
+
+    learning, sentence = default_traces("train", data)
     say(sentence)
-    checking, sentence = default_traces("validation", arguments.data)
+    checking, sentence = default_traces("validation", data)
     say(sentence)
-    from adaptive_split.agents.task import prepare, settle
-    from adaptive_split.agents.train import TrainConfig, learn
-
-    frames = {} if arguments.frames is None else {"num_frames": arguments.frames}
-    config = TrainConfig(seed=arguments.seed, **frames)
-    with Bars("frame") as bars:
-        tasks = [
-            prepare(
-                scenario, learning, checking, tuning_per_family=config.tuning_per_family,
-                validation_per_family=config.validation_per_family, say=bars.note,
-            )
-            for scenario in scenarios
-        ]  # fmt: skip
-        learned = learn(
-            tasks, learning, config, bars.note,
-            lambda done, total: bars("training", min(done, total), total),
-        )  # fmt: skip
-        settled = [settle(task, learned.weights) for task in tasks]
-    print(results(learned, tasks, settled))
-    for task, how in zip(tasks, settled, strict=True):
-        if not how.wins and not arguments.force_export:
-            raise ConfigError(
-                "the controller must beat the two-window and the distribution planner on "
-                f"validation; it does not in {task.scenario.name}; train longer, or say "
-                "--force-export"
-            )
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    for task, how in zip(tasks, settled, strict=True):
-        out = arguments.out / task.scenario.name if len(tasks) > 1 else arguments.out
-        export(task, learned, how, config, learning, checking, out)
-        print(f"controller: {out}")
-    return 0
+    return learning, checking
 
 
-def results(learned: Learned, tasks: list[Task], settled: list[Settled]) -> str:
+def export_all(
+    arguments: argparse.Namespace,
+    config: TrainConfig,
+    tasks: Sequence[Task],
+    found: Sequence[tuple[Learned, Sequence[Settled]]],
+    learning: Sequence[Trace],
+    checking: Sequence[Trace],
+) -> None:
+    """Print what every seed reached; write a bundle per seed that wins, and scenario.
+
+    Raises:
+        ConfigError: If no seed wins everywhere, and none is forced.
+    """
+    from adaptive_split.agents.seeds import seed_folder
+
+    out, losers = arguments.out, []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for seed, (learned, settled) in enumerate(found, config.seed):
+        if len(found) > 1:
+            print(f"\nseed {seed}")
+        print(results(learned, tasks, settled))
+        pairs = list(zip(tasks, settled, strict=True))
+        lost = [task.scenario.name for task, how in pairs if not how.wins]
+        if lost and not arguments.force_export:
+            losers += lost
+            continue
+        folder = seed_folder(out, seed) if len(found) > 1 else out
+        for task, how in pairs:
+            place = folder / task.scenario.name if len(tasks) > 1 else folder
+            own = replace(config, seed=seed)
+            export(task, learned, how, own, learning, checking, place)
+            print(f"controller: {place}")
+    if not out.exists():
+        raise ConfigError(
+            "the controller must beat the two-window and the distribution planner on "
+            f"validation; it does not in {losers[0]}; train longer, or say --force-export"
+        )
+
+
+def results(learned: Learned, tasks: Sequence[Task], settled: Sequence[Settled]) -> str:
     """The validation curve and what the policy is compared with, as tables."""
     from adaptive_split.cli.tables import table
 
@@ -121,8 +223,8 @@ def export(
     learned: Learned,
     settled: Settled,
     config: TrainConfig,
-    learning: list[Trace],
-    checking: list[Trace],
+    learning: Sequence[Trace],
+    checking: Sequence[Trace],
     out: Path,
 ) -> None:
     """Write the controller bundle with where it comes from."""
@@ -136,7 +238,7 @@ def export(
     import adaptive_split
     from adaptive_split.runtime.controller_bundle import ControllerBundle
 
-    def listed(traces: list[Trace]) -> list[dict[str, Any]]:
+    def listed(traces: Sequence[Trace]) -> list[dict[str, Any]]:
         return [
             {"family": t.family, "name": t.name, "source": t.source, "rtt_source": t.rtt_source}
             for t in traces

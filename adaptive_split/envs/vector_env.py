@@ -20,7 +20,6 @@ from adaptive_split.runtime.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace
 
-
 Draw = Callable[[StreamSource, np.random.Generator], Stream]
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from adaptive_split.agents.cluster import InProcess, RayCluster, import_ray
 from adaptive_split.agents.compare import CompareConfig, compare
 from adaptive_split.agents.matrix import Arena, play_matrix
 from adaptive_split.agents.roster import make_policy
+from adaptive_split.agents.shards import LocalShards, RayShards
+from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import ConfigError
 from adaptive_split.trace import write_trace
 from tests import support
@@ -121,6 +124,67 @@ def test_a_killed_worker_costs_no_result(cluster, tmp_path):
     assert grave.exists()
     here, _ = play_matrix(arena, InProcess())
     np.testing.assert_array_equal(there["mortal"].utility, here["mortal"].utility)
+
+
+class MortalEnv(TraceVectorEnv):
+    """Kills its process at the seventh step after a reset, once."""
+
+    def __init__(self, scenario, num_envs, grave):
+        super().__init__(scenario, [support.trace()], num_envs)
+        self.grave, self.steps = grave, 0
+
+    def reset(self, **options):
+        """Start to count."""
+        self.steps = 0
+        return super().reset(**options)
+
+    def step(self, actions):
+        """Step; die once."""
+        self.steps += 1
+        if self.steps == 7 and not self.grave.exists():
+            self.grave.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(actions)
+
+
+def rollout(shards, num_steps):
+    """What a learner sees that starts anew half-way; lists of arrays."""
+    generator = np.random.default_rng(0)
+    seen = [*shards.reset([5, 6, 7])]
+    for index in range(num_steps):
+        if index == num_steps // 2:
+            seen += shards.reset([8, 9, 10])
+        for found in shards.step([generator.integers(0, 17, size) for size in (2, 3, 2)]):
+            seen += [*found[:4], *found[4].values()]
+    shards.close()
+    return seen
+
+
+def test_shards_on_a_cluster_roll_out_the_same_also_when_one_is_killed(cluster, tmp_path):
+    scenario = support.scenario(tmp_path)
+    grave = tmp_path / "grave"
+    makers = [partial(MortalEnv, scenario, size, grave) for size in (2, 3, 2)]
+
+    there = rollout(RayShards(makers), 60)
+
+    assert grave.exists()
+    here = rollout(LocalShards([make() for make in makers]), 60)
+    assert len(here) == len(there) > 3 * 60 * 5
+    for ours, theirs in zip(here, there, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class Doomed:
+    """Kills its process whatever it is asked."""
+
+    def reset(self, **_):
+        """Die."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_shard_that_always_dies_is_given_up(cluster):
+    with pytest.raises(ConfigError, match="shard 0 died 3 times"):
+        RayShards([Doomed]).reset([0])
 
 
 def test_the_command_leaves_no_process_and_no_file_behind(place, tmp_path):

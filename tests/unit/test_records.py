@@ -1,5 +1,6 @@
 """Frame records come back as they were written."""
 
+import gzip
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -105,3 +106,22 @@ def test_what_is_no_record_is_refused(tmp_path, change, message):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="a record file must be readable"):
         list(read_records(tmp_path / "none.jsonl"))
+
+
+def test_packed_records_are_read_as_they_are(tmp_path):
+    path = tmp_path / "frames.jsonl"
+    with RecordWriter(path) as writer:
+        writer.write(dropped(0))
+    (tmp_path / "frames.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+
+    (record,) = read_records(tmp_path / "frames.jsonl.gz")
+
+    assert record.report == dropped(0)
+
+
+def test_a_packed_file_cut_short_is_refused(tmp_path):
+    path = tmp_path / "frames.jsonl.gz"
+    path.write_bytes(gzip.compress(b"{}\n" * 100)[:-9])
+
+    with pytest.raises(ConfigError, match="a record file must be readable"):
+        list(read_records(path))

@@ -15,8 +15,8 @@ from adaptive_split.agents.sac import (
     CounterfactualBuffer,
 )
 from adaptive_split.agents.sb3_env import NEVER_CHOSEN, Layout, TraceVecEnv
-from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.decision import NEVER, DecisionGrid
+from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import ConfigError
 from adaptive_split.observation import bounds, observe
 from adaptive_split.planner import BacklogPrices
@@ -229,7 +229,9 @@ def test_scenarios_of_different_grids_are_one_environment(tmp_path):
 
     count = len(envs[1].table.grid)
     np.testing.assert_allclose(values[:, :count].detach(), twin_values.detach(), atol=1e-5)
-    np.testing.assert_allclose(odds[:, : twin_odds.shape[1]].detach(), twin_odds.detach(), atol=1e-5)
+    np.testing.assert_allclose(
+        odds[:, : twin_odds.shape[1]].detach(), twin_odds.detach(), atol=1e-5
+    )
     assert (values[:, count:] <= 0.5 * NEVER_CHOSEN).all()
     assert (policies[0]._predict(flat[4:]) < count).all()
 
