@@ -22,7 +22,7 @@ from tests import support
 from tests.learning.test_learning import two_states
 from tests.recorded import record
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRAIN = [support.trace(seed) for seed in range(8)]
 CHECK = [support.trace(seed) for seed in range(50, 58)]
