@@ -21,7 +21,7 @@ from adaptive_split.agents.baselines import Oracle
 from adaptive_split.agents.intervals import Bootstrap, Estimate
 from adaptive_split.agents.roster import make_policy
 from adaptive_split.candidates import CandidateTable, Floats
-from adaptive_split.cli.common import SHIPPED_CONTROLLER, load_traces, say
+from adaptive_split.cli.common import load_traces, say, shipped_controller
 from adaptive_split.cli.tables import table
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import Policy
@@ -262,7 +262,7 @@ def main() -> None:
     source = StreamSource(scenario, judging.outcomes, traces)
     missions = source.draw_evenly(arguments.missions, arguments.seed)
     bootstrap = Bootstrap([one.family for one in missions], [one.name for one in missions])
-    learned = make_policy("sac", deciding, ControllerBundle.load(SHIPPED_CONTROLLER))
+    learned = make_policy("sac", deciding, ControllerBundle.load(shipped_controller(scenario)))
     oracle = Contest(Oracle(deciding, BacklogPrices()), judging, missions)
     sac = Contest(learned, judging, missions)
     rows = summarize(sac, oracle, bootstrap) + summarize(oracle, None, bootstrap)

@@ -11,6 +11,9 @@ from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUM
 from adaptive_split.runtime.controller import VALUE_CLIP, ForecastWeights
 
 WIDTH = 64
+NEVER_VARIED = 1e9
+"""Scale of a column that was constant in training: what it means was never learnt, so that a charge
+or a deadline that changes in the field must not move the networks."""
 
 
 class Forecast(nn.Module):
@@ -49,7 +52,8 @@ class Forecast(nn.Module):
         ):
             mean.copy_(values.mean(0))
             spread = values.std(0)
-            scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
+            unknown = torch.full_like(spread, NEVER_VARIED)
+            scale.copy_(torch.where(spread > 1e-3, spread, unknown))
 
     def normalize(self, context: Tensor, payloads: Tensor) -> tuple[Tensor, Tensor]:
         """Put inputs on the stored means and scales."""

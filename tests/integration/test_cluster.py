@@ -25,7 +25,7 @@ from tests.unit.test_cli import SCENARIO, failure
 from tests.unit.test_compare import learned
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine starts Ray slowly
 
 NAMES = ("sac", "two-window-planner", "two-arm-hindsight", "best-static", "oracle")
 

@@ -21,7 +21,7 @@ from adaptive_split.runtime.streams import StreamSource
 from tests import support
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine starts Ray slowly
 
 # Gradient steps begin after 4,000 frames.
 CONFIG = TrainConfig(num_frames=6_000, num_envs=400, checkpoints=2, batch_size=64,

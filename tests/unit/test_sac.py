@@ -18,7 +18,7 @@ from adaptive_split.agents.sb3_env import NEVER_CHOSEN, Layout, TraceVecEnv
 from adaptive_split.decision import NEVER, DecisionGrid
 from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import ConfigError
-from adaptive_split.observation import bounds, observe
+from adaptive_split.observation import CONTEXT, bounds, observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, forecast
 from adaptive_split.runtime.simulator import Simulator
@@ -263,3 +263,20 @@ def test_one_policy_learns_from_two_scenarios_at_once(tmp_path):
     for last in (learnt.forecast[-2], learnt.residual[-2]):
         assert np.isfinite(last).all()
         assert np.any(last)
+
+
+def test_what_never_varied_in_training_does_not_move_the_networks(table, policy, views):
+    disturb(policy)
+    context, rows, _ = policy.parts(torch.cat([torch.as_tensor(v.flat()) for v in views[:20]]))
+    policy.forecast.normalize_on(context, rows)
+    weights, view = policy.export(), views[0]
+    soc = [column.name for column in CONTEXT].index("soc")
+    empty = view.context.copy()
+
+    empty[:, soc] = 0.05
+
+    assert (view.context[:, soc] == 1.0).all()
+    np.testing.assert_allclose(
+        forecast(weights, empty, view.payloads), forecast(weights, view.context, view.payloads),
+        atol=1e-6,
+    )  # fmt: skip
