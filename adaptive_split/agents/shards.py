@@ -58,38 +58,49 @@ class LocalShards:
 
 
 class RayShards:
-    """Every shard an actor; one that dies is made again and plays what it had played.
+    """Shards on actors; an actor that dies is made again and plays what it had played.
 
     An environment follows from its seed and its actions, so the new actor ends up where the old one
     was. It plays all steps since the last reset: reset now and then, as checkpoints do. The process
     must be on a cluster (`cluster.RayCluster`), or be a job on one.
     """
 
-    def __init__(self, makers: Sequence[Maker]) -> None:
+    def __init__(self, makers: Sequence[Maker], num_workers: int) -> None:
+        """Start the actors.
+
+        Args:
+            makers: One for each shard.
+            num_workers: Actors that share the shards evenly; any number gives the same.
+        """
         self._ray = import_ray()
-        # Actors claim no core: fewer workers than shards must do. They are spread over machines.
+        count = min(num_workers, len(makers))
+        self._members = [list(range(first, len(makers), count)) for first in range(count)]
+        # Actors claim no core: a job of the same cluster may wait for them on the last one.
         self._kind = self._ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(_Actor)
-        self._makers = [self._ray.put(make) for make in makers]
-        self._actors = [self._kind.remote(make) for make in self._makers]
-        self._seeds = [0] * len(makers)
-        self._played: list[list[NDArray[np.int64]]] = [[] for _ in makers]
+        self._makers = [self._ray.put([makers[i] for i in members]) for members in self._members]
+        self._actors = [self._kind.remote(own) for own in self._makers]
+        self._seeds: Sequence[int] = []
+        self._played: list[Sequence[NDArray[np.int64]]] = []
 
     def reset(self, seeds: Sequence[int]) -> list[Observation]:
         """Start every shard."""
-        self._seeds, self._played = list(seeds), [[] for _ in seeds]
-        calls = [actor.reset.remote(seed) for actor, seed in zip(self._actors, seeds, strict=True)]
-        found: list[Observation] = self._gather(calls)
-        return found
+        self._seeds, self._played = list(seeds), []
+        return self._gather(
+            [
+                actor.reset.remote([seeds[i] for i in members])
+                for actor, members in zip(self._actors, self._members, strict=True)
+            ]
+        )
 
     def step(self, actions: Sequence[NDArray[np.int64]]) -> list[Step]:
-        """Step every shard, all at the same time."""
-        for played, chosen in zip(self._played, actions, strict=True):
-            played.append(chosen)
-        calls = [
-            actor.step.remote(chosen) for actor, chosen in zip(self._actors, actions, strict=True)
-        ]
-        found: list[Step] = self._gather(calls)
-        return found
+        """Step every shard, those of different actors at the same time."""
+        self._played.append(actions)
+        return self._gather(
+            [
+                actor.step.remote([actions[i] for i in members])
+                for actor, members in zip(self._actors, self._members, strict=True)
+            ]
+        )
 
     def close(self) -> None:
         """Stop the actors."""
@@ -97,42 +108,49 @@ class RayShards:
             self._ray.kill(actor)
 
     def _gather(self, calls: Sequence[Any]) -> list[Any]:
-        results = []
-        for index, call in enumerate(calls):
-            for _ in range(MOST_RETRIES):
-                try:
-                    results.append(fetch(call))
-                    break
-                except self._ray.exceptions.RayActorError:
-                    call = self._play_again(index)
-            else:
-                raise ConfigError(f"a shard must run; shard {index} died {MOST_RETRIES} times")
-        return results
+        results: dict[int, Any] = {}
+        for index, (call, members) in enumerate(zip(calls, self._members, strict=True)):
+            results.update(zip(members, self._result(index, call), strict=True))
+        return [results[shard] for shard in sorted(results)]
+
+    def _result(self, index: int, call: Any, lives: int = MOST_RETRIES) -> Any:
+        try:
+            return fetch(call)
+        except self._ray.exceptions.RayActorError as error:
+            if lives == 1:
+                raise ConfigError(
+                    f"simulators must survive a step; their process died {MOST_RETRIES} times: "
+                    "lack of memory?"
+                ) from error
+            return self._result(index, self._play_again(index), lives - 1)
 
     def _play_again(self, index: int) -> Any:
-        """Make a shard's actor anew; return the call whose result is that of its last step."""
-        actor = self._kind.remote(self._makers[index])
+        """Make an actor anew; return the call whose result is that of its last step."""
+        actor, members = self._kind.remote(self._makers[index]), self._members[index]
         self._actors[index] = actor
-        return actor.play.remote(self._seeds[index], self._played[index])
+        played = [[actions[i] for i in members] for actions in self._played]
+        return actor.play.remote([self._seeds[i] for i in members], played)
 
 
 class _Actor:
-    """One shard on a worker."""
+    """Some shards on a worker."""
 
-    def __init__(self, make: Maker) -> None:
-        self._env = make()
+    def __init__(self, makers: Sequence[Maker]) -> None:
+        self._shards = LocalShards([make() for make in makers])
 
-    def reset(self, seed: int) -> Observation:
-        """Start the shard."""
-        return self._env.reset(seed=seed)[0]
+    def reset(self, seeds: Sequence[int]) -> list[Observation]:
+        """Start the shards."""
+        return self._shards.reset(seeds)
 
-    def step(self, actions: NDArray[np.int64]) -> Step:
-        """Step the shard."""
-        return self._env.step(actions)
+    def step(self, actions: Sequence[NDArray[np.int64]]) -> list[Step]:
+        """Step the shards."""
+        return self._shards.step(actions)
 
-    def play(self, seed: int, actions: Sequence[NDArray[np.int64]]) -> Observation | Step:
-        """Start the shard and take many steps; return what the last call would have."""
-        result: Observation | Step = self.reset(seed)
-        for chosen in actions:
-            result = self.step(chosen)
+    def play(
+        self, seeds: Sequence[int], played: Sequence[Sequence[NDArray[np.int64]]]
+    ) -> list[Observation] | list[Step]:
+        """Start the shards and take many steps; return what the last call would have."""
+        result: list[Observation] | list[Step] = self.reset(seeds)
+        for actions in played:
+            result = self.step(actions)
         return result

@@ -21,6 +21,7 @@ from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import ConfigError
 from adaptive_split.trace import write_trace
 from tests import support
+from tests.small_cluster import open_small_cluster
 from tests.unit.test_cli import SCENARIO, failure
 from tests.unit.test_compare import learned
 
@@ -32,7 +33,7 @@ NAMES = ("sac", "two-window-planner", "two-arm-hindsight", "best-static", "oracl
 
 @pytest.fixture(scope="module")
 def cluster():
-    with RayCluster(num_workers=2) as opened:
+    with open_small_cluster() as opened:
         yield opened
 
 
@@ -160,12 +161,15 @@ def rollout(shards, num_steps):
     return seen
 
 
-def test_shards_on_a_cluster_roll_out_the_same_also_when_one_is_killed(cluster, tmp_path):
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_shards_on_a_cluster_roll_out_the_same_also_when_one_is_killed(
+    cluster, tmp_path, num_workers
+):
     scenario = support.scenario(tmp_path)
     grave = tmp_path / "grave"
     makers = [partial(MortalEnv, scenario, size, grave) for size in (2, 3, 2)]
 
-    there = rollout(RayShards(makers), 60)
+    there = rollout(RayShards(makers, num_workers), 60)
 
     assert grave.exists()
     here = rollout(LocalShards([make() for make in makers]), 60)
@@ -183,8 +187,8 @@ class Doomed:
 
 
 def test_a_shard_that_always_dies_is_given_up(cluster):
-    with pytest.raises(ConfigError, match="shard 0 died 3 times"):
-        RayShards([Doomed]).reset([0])
+    with pytest.raises(ConfigError, match="their process died 3 times"):
+        RayShards([Doomed], 1).reset([0])
 
 
 def raylet_line(process):
@@ -199,17 +203,19 @@ def test_the_command_leaves_no_process_and_no_file_behind(place, tmp_path):
     command = [sys.executable, "-m", "adaptive_split", "compare", place / "toy.toml",
                "--controllers", "planner,static:0:1:8", "--traces", place / "traces",
                "--seeds", "2", "--streams", "1", "--out", tmp_path / "out"]  # fmt: skip
-    before = set(Path("/tmp").glob("ray-*"))
 
     subprocess.run(command, check=True)
-    subprocess.run([*command[:-1], tmp_path / "ray", "--ray", "--workers", "1"], check=True)
+    done = subprocess.Popen([*command[:-1], tmp_path / "ray", "--ray", "--workers", "1"])
 
+    assert done.wait() == 0
     here, there = (json.loads((tmp_path / name / "summary.json").read_text())
                    for name in ("out", "ray"))  # fmt: skip
     assert here["controllers"] == there["controllers"]
-    assert set(Path("/tmp").glob("ray-*")) == before
-    lines = [line for one in psutil.process_iter() if (line := raylet_line(one))]
-    assert all(any(str(folder) in line for folder in before) for line in lines)
+    # Ray names its session after the process that began it.
+    session = f"_{done.pid}"
+    assert not [path for path in Path("/tmp").glob("ray-*/*") if path.name.endswith(session)]
+    lines = [raylet_line(one) for one in psutil.process_iter()]
+    assert not [line for line in lines if f"{session}/" in line]
 
 
 @pytest.mark.parametrize(

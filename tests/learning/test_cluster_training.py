@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from adaptive_split.agents.checkpoint import arrays_of
-from adaptive_split.agents.cluster import InProcess, RayCluster
+from adaptive_split.agents.cluster import InProcess
 from adaptive_split.agents.search import Span, search
 from adaptive_split.agents.seeds import Training, learn_seeds, seed_folder
 from adaptive_split.agents.task import Task
@@ -19,6 +19,7 @@ from adaptive_split.agents.train import TrainConfig
 from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.streams import StreamSource
 from tests import support
+from tests.small_cluster import open_small_cluster
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine starts Ray slowly
@@ -30,7 +31,7 @@ CONFIG = TrainConfig(num_frames=6_000, num_envs=400, checkpoints=2, batch_size=6
 
 @pytest.fixture(scope="module")
 def cluster():
-    with RayCluster(num_workers=2) as opened:
+    with open_small_cluster() as opened:
         yield opened
 
 
