@@ -87,6 +87,12 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--from-logs must come with one scenario; got {arguments.scenarios}")
     if arguments.force_export:
         raise ConfigError("--force-export must not come with --from-logs: its gate is not forced")
+    ignored = {
+        "--seeds": arguments.seeds != 1, "--ray": arguments.ray, "--config": arguments.config,
+        "--resume": arguments.resume, "--tensorboard": arguments.tensorboard,
+    }  # fmt: skip
+    if given := [name for name, value in ignored.items() if value]:
+        raise ConfigError(f"--from-logs must come without {', '.join(given)}; leave them out")
 
 
 def found(learned: Learned) -> str:

@@ -377,3 +377,11 @@ def test_the_best_controller_comes_first():
 
     assert [line.split()[0] for line in lines.splitlines()[2:]] == ["b", "a"]
     assert lines.splitlines()[2].endswith("40 %")
+
+
+@pytest.mark.parametrize("flag", [["--ray"], ["--seeds", "2"], ["--resume"], ["--config", "a.yml"]])
+def test_learning_from_logs_refuses_what_it_would_ignore(capsys, tmp_path, flag):
+    line = failure(capsys, "train", "default", "--from-logs", tmp_path / "run.jsonl",
+                   "--controller-bundle", tmp_path, "--out", tmp_path / "out", *flag)  # fmt: skip
+
+    assert f"--from-logs must come without {flag[0]}" in line
