@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 Job = Callable[[Shared, Item], Result]
 """A module-level function of what all jobs share and what one job is about; it changes neither."""
 Count = Callable[[int, int], None]
-"""Called with jobs done and jobs in all."""
+"""Called with steps or jobs done, and how many there are."""
 
 LOCAL = "local"
 """The address that means: start a cluster on this machine, and stop it in the end."""

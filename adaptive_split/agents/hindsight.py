@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from adaptive_split.agents.baselines import Oracle, Static
+from adaptive_split.agents.cluster import Count, quiet
 from adaptive_split.agents.evaluate import lane_utility, mean_utility
 from adaptive_split.agents.rivals import Ground, Rival
-from adaptive_split.agents.trial import FINALISTS, MOST_LANES, Count, Venue, quiet, search
+from adaptive_split.agents.trial import FINALISTS, MOST_LANES, Venue, search
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import Choice, Policy

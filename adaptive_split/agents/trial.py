@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.agents.cluster import Count, quiet
 from adaptive_split.agents.evaluate import Learner, lane_utility
 from adaptive_split.agents.rivals import Rival
 from adaptive_split.candidates import CandidateTable, Floats
@@ -20,12 +21,6 @@ from adaptive_split.runtime.streams import Stream
 FEW_STREAMS = 16
 FINALISTS = 5
 MOST_LANES = 1024
-Count = Callable[[int, int], None]
-"""Called with steps done and steps in all."""
-
-
-def quiet(done: int, total: int) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

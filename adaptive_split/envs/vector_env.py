@@ -82,6 +82,8 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Draw a stream for every lane and return the first observations, `(L, D)`."""
         super().reset(seed=seed, options=options)
+        if seed is not None and self.curriculum is not None:
+            self.curriculum.gap.clear()  # equal seeds must give equal episodes
         streams = [self._draw(self.source, self.np_random) for _ in range(self.num_envs)]
         self._simulator = Simulator(self.table, streams)
         self._gap[:] = 0.0

@@ -139,3 +139,13 @@ def test_a_gap_is_per_captured_frame(scenario):
         _, _, _, ended, _ = env.step(np.array([3]))
 
     assert curriculum.gap["a", "toy-0"] == pytest.approx(lost / 10)
+
+
+def test_a_seeded_reset_forgets_the_gaps(tmp_path):
+    curriculum = Curriculum(0.5)
+    env = TraceVectorEnv(support.scenario(tmp_path), [support.trace(0)], 2, curriculum=curriculum)
+    curriculum.gap["toy", "toy-0"] = 0.3
+
+    env.reset(seed=1)
+
+    assert curriculum.gap == {}
