@@ -21,6 +21,7 @@ from adaptive_split.scenario import load_scenario
 from tests import support
 from tests.learning.test_learning import two_states
 from tests.recorded import record
+from tests.unit.test_cli import SCENARIO
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -97,18 +98,6 @@ def test_broken_weights_are_refused_by_the_records_and_by_the_simulator(site, br
                     log.halves()[1], checking)  # fmt: skip
 
     assert len(verdict.reasons) == 2
-
-
-SCENARIO = """
-bundle = "bundle"
-[objective]
-fps = 20.0
-[grid]
-thresholds = [0.4, 0.7, 1.0]
-bits = [1, 8]
-[camera]
-frames_per_stream = 40
-"""
 
 
 @pytest.fixture
