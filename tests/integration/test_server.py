@@ -1,11 +1,13 @@
 """The edge server as any client of the Open Inference Protocol meets it."""
 
+import itertools
 import logging
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import as_completed
 
 import grpc
 import pytest
@@ -180,16 +182,17 @@ def test_a_full_queue_refuses_and_tells_the_wait(server, stages):
         transport.ping(timeout_s=5.0).result()
         stages.gate.clear()
         futures = [transport.send(one, timeout_s=60.0) for _ in range(6)]
-        refusals = 0
-        for future in futures[3:]:
-            with pytest.raises(RefusedError, match="queue must be shorter than 2"):
-                future.result(10.0)
-            refusals += 1
+        # The requests may reach the queue in any order, but two wait and at most one runs.
+        refused = list(itertools.islice(as_completed(futures, 30.0), 3))
         stages.gate.set()
-        answers = [future.result(10.0).answer for future in futures[:3]]
+        errors = [future.exception(30.0) for future in futures]
 
-    assert refusals == 3
-    assert answers == [2, 2, 2]
+    assert all(isinstance(future.exception(), RefusedError) for future in refused)
+    told = [str(error) for error in errors if error is not None]
+    assert 3 <= len(told) <= 4
+    assert all("queue must be shorter than 2" in line for line in told)
+    answers = [future.result().answer for future in futures if future.exception() is None]
+    assert answers == [2] * (6 - len(told))
 
 
 def test_health_checks_follow_the_standard(server, channel):
