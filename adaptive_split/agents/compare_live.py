@@ -30,9 +30,10 @@ from adaptive_split.errors import ConfigError
 from adaptive_split.measurement import FrameReport
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.device import Device
-from adaptive_split.runtime.emulated_link import EmulatedLink
+from adaptive_split.runtime.link_process import LinkProcess
 from adaptive_split.runtime.live import LiveBackend
 from adaptive_split.runtime.live_controller import LiveController
+from adaptive_split.runtime.namespace_link import open_link
 from adaptive_split.runtime.picture_folder import PictureFolder, Scenes, read_folder
 from adaptive_split.runtime.records import RecordWriter
 from adaptive_split.runtime.sensors.battery import ModelledBattery
@@ -114,7 +115,7 @@ def compare_live(
         ServerProcess(
             scenario.bundle.path, background=config.utilization, seed=config.seed
         ) as server,
-        EmulatedLink(server.address) as link,
+        open_link(config.link, server.address) as link,
         StageRunner(scenario.bundle, parts=scenario.bundle.parts) as stages,
     ):
         progress("warming up", 0, total)
@@ -151,7 +152,7 @@ class _Stage:
         self,
         window: Window,
         policy: Policy,
-        link: EmulatedLink,
+        link: LinkProcess,
         stages: StageRunner,
         writer: RecordWriter | None,
     ) -> list[FrameReport]:
@@ -169,7 +170,7 @@ class _Stage:
                 slowdown=1.0, probes=policy.probes,
             )  # fmt: skip
             with LiveBackend(device, prepare, len(window.samples)) as backend:
-                reports = play_recorded(backend, controller, recorder)
+                reports = list(play_recorded(backend, controller, recorder))
         if recorder is not None:
             recorder.close()
         # What is still on its way crosses at once, so that the next block starts on a free link.

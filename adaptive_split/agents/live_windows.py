@@ -32,6 +32,8 @@ class LiveConfig:
     """Length of a block: one window under one controller."""
     utilization: float = 0.5
     """Share of the server that other users' recorded requests take."""
+    link: str = "proxy"
+    """How the link plays the traces; see `namespace_link.LINKS`."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -17,8 +17,9 @@ from adaptive_split.outcomes import Outcomes
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.backend import Backend, Situation
 from adaptive_split.runtime.device import Device
-from adaptive_split.runtime.emulated_link import EmulatedLink
+from adaptive_split.runtime.link_process import LinkProcess
 from adaptive_split.runtime.live import LiveBackend
+from adaptive_split.runtime.namespace_link import open_link
 from adaptive_split.runtime.picture_folder import PictureFolder, Scenes, read_folder
 from adaptive_split.runtime.sensors.battery import ModelledBattery
 from adaptive_split.runtime.server_process import ServerProcess
@@ -61,6 +62,7 @@ def make_live_env(
     split: str = "train",
     pictures: str | Path | None = None,
     server: str | None = None,
+    link: str = "proxy",
     utilization: float = 0.0,
     slowdown: float = 1.0,
     probes: bool = True,
@@ -81,6 +83,7 @@ def make_live_env(
             else those that ship with the package.
         server: `host:port` of an edge server that is reached over the real network, without TLS and
             without an emulated link; by default one is started, behind a link that plays traces.
+        link: What that link is made of: `proxy` or, as root, `namespaces`.
         utilization: Share of the started server that other users' recorded requests take.
         slowdown: No part takes less than this multiple of its profiled time; 0 on the device that
             was profiled.
@@ -101,13 +104,14 @@ def make_live_env(
         objective=played.objective, radio=played.radio,
     )  # fmt: skip
     with ExitStack() as stack:
-        link: EmulatedLink | None = None
+        played_link: LinkProcess | None = None
         if server is None:
             process = ServerProcess(bundle.path, background=utilization)
             address = stack.enter_context(process).address
-            link = stack.enter_context(EmulatedLink(address))
+            played_link = stack.enter_context(open_link(link, address))
         stages = stack.enter_context(StageRunner(bundle, parts=bundle.parts))
-        transport = GrpcTransport(link.address if link else str(server), bundle, insecure=True)
+        target = played_link.address if played_link else str(server)
+        transport = GrpcTransport(target, bundle, insecure=True)
         device = Device(
             setup, stages, stack.enter_context(transport), MonotonicClock(),
             ModelledBattery(BATTERY_J), slowdown=slowdown, probes=probes,
@@ -115,9 +119,9 @@ def make_live_env(
 
         def prepare(seed: int) -> Scenes:
             stream = source.draw(np.random.default_rng(seed))
-            if link is not None:
-                link.stop()  # what the last run left on the way crosses at once
-                link.start(trace_of(stream))
+            if played_link is not None:
+                played_link.stop()  # what the last run left on the way crosses at once
+                played_link.start(trace_of(stream))
             return Scenes(folder, rows, at_hand[stream.samples].tolist())
 
         backend = LiveBackend(device, prepare, source.num_frames)

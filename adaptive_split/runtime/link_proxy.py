@@ -1,6 +1,6 @@
 """The process behind `EmulatedLink`: a TCP proxy that paces and delays.
 
-`python -m adaptive_split.runtime.link_proxy HOST:PORT` prints `{"port": ...}`, then reads a JSON
+`python -m adaptive_split.runtime.link_proxy HOST:PORT` prints `{"address": ...}`, then reads a JSON
 object per line: a plan to play from now on (see `Playback`), or `{}` for no link at all. It answers
 each with `{"begin_s": ...}`, on the clock of `time.monotonic`, and ends with its standard input.
 """
@@ -19,55 +19,16 @@ from array import array
 from collections import deque
 from typing import Any
 
-import numpy as np
+from adaptive_split.runtime.playback import Playback
+from adaptive_split.runtime.priority import run_first
 
 SEGMENT_BYTES = 1448
-"""Paced in pieces of one packet; of a quarter of a millisecond where that is more."""
+"""Paced in pieces of one packet, or of `PIECE_S` where that is more."""
+PIECE_S = 0.00025
+MAX_SEGMENT_BYTES = 65_536
 BUFFER_BYTES = 16_384
 SLICE_S = 0.1
 """A new plan takes effect this soon, also where the old one had stopped."""
-
-
-class Playback:
-    """Rate and round trip of a link over time, from a moment on, repeated without end."""
-
-    def __init__(
-        self,
-        *,
-        time_s: list[float],
-        uplink_mbps: list[float],
-        rtt_s: list[float],
-        duration_s: float,
-        begin_s: float,
-    ) -> None:
-        """Take the start of every row, what holds from there on, and when to begin with row 0."""
-        self._edges_s = np.append(time_s, duration_s)
-        self._rtt_s = np.array(rtt_s)
-        self._bits_per_s = np.array(uplink_mbps) * 1e6
-        self._bits = np.append(0.0, np.cumsum(self._bits_per_s * np.diff(self._edges_s)))
-        self._duration_s, self._begin_s = duration_s, begin_s
-
-    def sent_s(self, begin_s: float, bits: float) -> float:
-        """When `bits` that begin at `begin_s` have crossed the uplink."""
-        if self._bits[-1] <= 0:
-            return float("inf")
-        rounds, inside_s = divmod(begin_s - self._begin_s, self._duration_s)
-        target = float(np.interp(inside_s, self._edges_s, self._bits)) + bits
-        more, rest = divmod(target, float(self._bits[-1]))
-        inside_s = float(np.interp(rest, self._bits, self._edges_s))
-        return max(self._begin_s + (rounds + more) * self._duration_s + inside_s, begin_s)
-
-    def rtt_at(self, moment_s: float) -> float:
-        """Round trip in force at a moment."""
-        return float(self._rtt_s[self._row(moment_s)])
-
-    def segment_bytes(self, moment_s: float) -> int:
-        """How much to take from a sender at once."""
-        return max(SEGMENT_BYTES, min(int(self._bits_per_s[self._row(moment_s)] / 32e3), 65_536))
-
-    def _row(self, moment_s: float) -> int:
-        inside_s = (moment_s - self._begin_s) % self._duration_s
-        return int(np.searchsorted(self._edges_s, inside_s, side="right")) - 1
 
 
 class Uplink:
@@ -100,7 +61,10 @@ class Uplink:
 
     def segment_bytes(self) -> int:
         """How much to take from a sender at once."""
-        return self.playback.segment_bytes(time.monotonic()) if self.playback else 65_536
+        if self.playback is None:
+            return MAX_SEGMENT_BYTES
+        piece_bytes = int(self.playback.bits_per_s_at(time.monotonic()) / 8 * PIECE_S)
+        return max(SEGMENT_BYTES, min(piece_bytes, MAX_SEGMENT_BYTES))
 
     def downlink_s(self) -> float:
         """Delay of the way back."""
@@ -150,7 +114,7 @@ def pump_up(device: socket.socket, line: DelayLine, uplink: Uplink) -> None:
 def pump_down(server: socket.socket, line: DelayLine, uplink: Uplink) -> None:
     """Take bytes from the server as they come."""
     with contextlib.suppress(OSError):
-        while data := server.recv(65_536):
+        while data := server.recv(MAX_SEGMENT_BYTES):
             line.put(time.monotonic() + uplink.downlink_s(), data)
     line.put(0.0, b"")
 
@@ -210,6 +174,7 @@ def _plan(fields: dict[str, Any]) -> Playback | None:
 
 def main() -> None:
     """Run the proxy; see the module's docstring."""
+    run_first()
     host, port = sys.argv[1].rsplit(":", 1)
     uplink = Uplink()
     with socket.socket() as listener:
@@ -220,7 +185,7 @@ def main() -> None:
         listener.listen()
         arguments = (listener, (host, int(port)), uplink)
         threading.Thread(target=_accept, args=arguments, daemon=True).start()
-        print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+        print(json.dumps({"address": f"127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
         for line in sys.stdin:
             fields = json.loads(line)
             offset_s = fields.pop("offset_s", 0.0)
