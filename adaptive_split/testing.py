@@ -122,21 +122,30 @@ class TinyStages:
     def stage(self, index: int, tensor: Tensor) -> Tensor:
         """Shrink the feature."""
         self.gate.wait()
-        return self._spread(tensor[0], self._bundle.feature_shapes[index - 1])[None]
+        shape = self._bundle.feature_shapes[index - 1]
+        return np.stack([self._spread(one, shape) for one in tensor])
 
     def exit(self, index: int, feature: Tensor) -> ExitAnswer:
         """Read the class; deeper exits are a little surer."""
-        label, ease = (float(feature[0, channel].mean()) for channel in (0, 1))
-        logits = -np.abs(np.arange(4, dtype=np.float32) + 0.5 - 4 * label)
-        return ExitAnswer(int(logits.argmax()), min(ease + 0.01 * index, 1.0), logits)
+        return self.exit_all(index, feature)[0]
+
+    def exit_all(self, index: int, features: Tensor) -> list[ExitAnswer]:
+        """Read the classes of several."""
+        found = []
+        for label, ease in features[:, :2].mean((2, 3)).tolist():
+            logits = -np.abs(np.arange(4, dtype=np.float32) + 0.5 - 4 * label)
+            answer = int(logits.argmax())
+            found.append(ExitAnswer(answer, min(ease + 0.01 * index, 1.0), logits))
+        return found
 
     def encode(self, split_point: int, feature: Tensor) -> Tensor:
         """Narrow the feature."""
         return self._spread(feature[0], self._bundle.code_shapes[split_point])
 
-    def decode(self, split_point: int, codes: Tensor) -> Tensor:
-        """Widen the codes."""
-        return self._spread(codes, self._bundle.feature_shapes[split_point - 1])[None]
+    def decode_all(self, split_point: int, codes: Tensor) -> Tensor:
+        """Widen the codes of several."""
+        shape = self._bundle.feature_shapes[split_point - 1]
+        return np.stack([self._spread(one, shape) for one in codes])
 
     def _spread(self, source: Tensor, shape: tuple[int, int, int]) -> Tensor:
         feature = np.zeros(shape, np.float32)
@@ -189,6 +198,10 @@ class MemoryTransport:
         """Ask which bundle the server holds."""
         name = wire.model_name(self._bundle, 0)
         return self._start(lambda: str(self._service.metadata(name).versions[0]), timeout_s)
+
+    def knock(self, *, timeout_s: float) -> Future[str]:
+        """Ask the same; there is but one wire."""
+        return self.peer_hash(timeout_s=timeout_s)
 
     def close(self) -> None:
         """Give up what is under way."""

@@ -1,18 +1,22 @@
-"""Other devices' requests at the server, played from recorded arrivals as sleeping jobs."""
+"""Other devices' requests at the server, played from recorded arrivals as sleeping work."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from functools import partial
 
 from adaptive_split.clock import Clock
-from adaptive_split.errors import LinkError
 from adaptive_split.runtime.scheduler import Scheduler
 
 
 class BackgroundLoad:
-    """Puts a job of `work_s` into the queue at every `time_s`, once over, then stops."""
+    """Puts work of `work_s` into the queue at every `time_s`, once over, then stops.
+
+    The simulator's server (`server_load.server_wait`) is a queue, first in first out. This one goes
+    by slack: work that others brought is as if promised within 0.1 s (`OTHERS_SLACK_S`), so a
+    request with less time left goes before what came earlier, and one with more after what comes
+    later. Begun, it is not interrupted; it is never joined with requests in a batch.
+    """
 
     def __init__(
         self, scheduler: Scheduler, clock: Clock, arrivals: Iterable[tuple[float, float]]
@@ -34,10 +38,4 @@ class BackgroundLoad:
         for time_s, work_s in arrivals:
             if self._stop.wait(max(begin_s + time_s - self._clock.now_s(), 0.0)):
                 return
-            try:
-                self._scheduler.submit(partial(self._sleep, work_s), expected_s=work_s)
-            except LinkError:
-                continue  # a full queue turns other devices away as well
-
-    def _sleep(self, work_s: float) -> None:
-        self._clock.sleep_until(self._clock.now_s() + work_s)
+            self._scheduler.occupy(work_s)

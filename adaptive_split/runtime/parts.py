@@ -22,19 +22,23 @@ class Stages(Protocol):
         ...
 
     def stage(self, index: int, tensor: Tensor) -> Tensor:
-        """Run stage `index` (1..S)."""
+        """Run stage `index` (1..S) on pictures or features `(N, C, H, W)`."""
         ...
 
     def exit(self, index: int, feature: Tensor) -> ExitAnswer:
-        """Ask exit `index` (1..S)."""
+        """Ask exit `index` (1..S) about one feature."""
+        ...
+
+    def exit_all(self, index: int, features: Tensor) -> list[ExitAnswer]:
+        """Ask exit `index` about features `(N, C, H, W)`."""
         ...
 
     def encode(self, split_point: int, feature: Tensor) -> Tensor:
         """Narrow a feature to codes in [0, 1]."""
         ...
 
-    def decode(self, split_point: int, codes: Tensor) -> Tensor:
-        """Widen codes to a feature."""
+    def decode_all(self, split_point: int, codes: Tensor) -> Tensor:
+        """Widen codes `(N, C', H', W')` to features."""
         ...
 
 

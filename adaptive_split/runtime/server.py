@@ -8,34 +8,46 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from adaptive_split.bundle import ModelBundle
 from adaptive_split.clock import Clock, MonotonicClock
-from adaptive_split.errors import AdaptiveSplitError, BundleError, ConfigError, PayloadError
+from adaptive_split.errors import ConfigError
 from adaptive_split.profile import Profile
 from adaptive_split.runtime import wire
+from adaptive_split.runtime.allow_list import AllowList
 from adaptive_split.runtime.background import BackgroundLoad
-from adaptive_split.runtime.credentials import TlsFiles, peer_names
+from adaptive_split.runtime.batch_cost import measured_costs
+from adaptive_split.runtime.credentials import TlsFiles, caller_of
+from adaptive_split.runtime.door import Door
+from adaptive_split.runtime.guard import Guard, Limits
 from adaptive_split.runtime.parts import Stages
 from adaptive_split.runtime.protos import open_inference as oip
-from adaptive_split.runtime.scheduler import Finished, Scheduler
+from adaptive_split.runtime.scheduler import MAX_BATCH, Scheduler, WorkerThread
+from adaptive_split.runtime.server_metrics import ServerMetrics, ServerState
 from adaptive_split.runtime.service import TailService
-from adaptive_split.runtime.stages import ExitAnswer
-from adaptive_split.runtime.wire import RefusedError, TailReply
+from adaptive_split.runtime.stage_queues import Finished
+from adaptive_split.runtime.tails import Tails
+from adaptive_split.runtime.telemetry import new_registry
+from adaptive_split.runtime.wire import TailReply, TailRequest
 from adaptive_split.server_load import arrivals
 
 _log = logging.getLogger(__name__)
 
-WAIT_HEADER = "queue-s"
-"""Trailing metadata of a refusal: how long the request would have waited."""
+MORE_BYTES = 4096
+"""Of a message beside its payload."""
+LONGEST_CONNECTION_MS = 3_600_000
+"""Then a device connects anew, so that certificates that ran out or lost their CA's trust end."""
 BACKGROUND_S = 3600.0
 LONGEST_CALL_S = 60.0
+SPARE_THREADS = 168
+"""For messages on their way, five of each of 32 devices, and for probes; made when needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +61,15 @@ class ServerConfig:
     insecure: bool = False
     """Plain text, for tests and trusted links; needed where `tls` is missing."""
     allowed_names: frozenset[str] = frozenset()
-    """Names of the certificates let in; empty = all that the CA signed."""
-    max_queue: int = 16
+    """Names of the certificates let in; with `allow_file` missing too: all that the CA signed."""
+    allow_file: Path | None = None
+    """More such names, one per line; followed while serving."""
+    limits: Limits = field(default_factory=Limits)
+    """Of every device."""
+    max_queue: int = 64
     """Requests that may wait; one more is refused."""
+    exit_threshold: float = 0.8
+    """With many waiting, an exit on the way answers from this confidence on; 1 = none does."""
     slowdown: float = 0.0
     """Emulate a server this much slower than its profile; 0 = as fast as the machine."""
     background_utilization: float = 0.0
@@ -67,8 +85,12 @@ class ServerConfig:
             )
         if self.max_queue < 1:
             raise ConfigError(f"max_queue must be at least 1 request; got {self.max_queue!r}")
+        if not 0 < self.exit_threshold <= 1:
+            raise ConfigError(f"exit_threshold must lie in (0, 1]; got {self.exit_threshold!r}")
         if self.tls is None and not self.insecure:
             raise ConfigError("a server must have TLS files; got none; or say insecure=True")
+        if self.tls is None and (self.allowed_names or self.allow_file):
+            raise ConfigError("an allow-list must come with TLS files; got none")
 
 
 class EdgeServer:
@@ -82,19 +104,55 @@ class EdgeServer:
         *,
         profile: Profile | None = None,
         clock: Clock | None = None,
+        tails: Tails | None = None,
     ) -> None:
+        """Listen.
+
+        Args:
+            bundle: The model.
+            stages: Computes the tails.
+            config: Where and how.
+            profile: Of this machine; measured here where it is missing.
+            clock: Real, or a test's.
+            tails: Compute instead of `stages`, as on a cluster; whoever made them closes them.
+        """
+        if tails and (config.slowdown or config.background_utilization):
+            raise ConfigError(
+                "a slowdown or background load must be of a server that computes; got another's"
+            )
         if config.slowdown and profile is None:
             raise ConfigError("a server's slowdown must come with a profile; got none")
         self._config, self._clock = config, clock or MonotonicClock()
+        measured = profile is None and tails is None
+        costs = measured_costs(bundle, stages, self._clock) if measured else None
         self._service = TailService(
-            bundle, stages, self._clock, profile=profile, slowdown=config.slowdown
+            bundle, stages, self._clock, profile=profile, slowdown=config.slowdown, costs=costs
         )
-        self._scheduler = Scheduler(self._clock, max_queue=config.max_queue)
+        self._guard = Guard(
+            self._clock, config.limits, AllowList(config.allowed_names, config.allow_file),
+            most_bytes=max(self._service.most_bytes, wire.MOST_PROBE_BYTES) + MORE_BYTES,
+        )  # fmt: skip
+        own = Scheduler(
+            self._service.steps, self._service.costs, self._clock, max_queue=config.max_queue,
+            exit_threshold=config.exit_threshold,
+        )  # fmt: skip
+        self._scheduler: Tails = tails or own
+        self.metrics = ServerMetrics(new_registry("server", bundle=bundle.name), self._clock)
+        self.metrics.watch(
+            ServerState(
+                load=lambda: self._scheduler.load, counts=lambda: self._scheduler.counts,
+                refused=self.refused,
+            )
+        )  # fmt: skip
         self._ready = True
         self._health = health.HealthServicer()
-        # Every waiting request holds a thread; the rest answer probes and refusals meanwhile.
-        self._threads = ThreadPoolExecutor(config.max_queue + 8, thread_name_prefix="rpc")
-        self._server = grpc.server(self._threads, options=self._options())
+        # Every request holds a thread from its headers to its reply.
+        num_threads = config.max_queue + MAX_BATCH + SPARE_THREADS
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="rpc")
+        self._door = Door(self._guard, self._clock)
+        self._server = grpc.server(
+            self._threads, options=self._options(), interceptors=[self._door]
+        )
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(wire.SERVICE, self._handlers()),)
         )
@@ -102,9 +160,10 @@ class EdgeServer:
         try:
             self.port = self._listen()
         except ConfigError:
-            self._scheduler.close()
+            self._door.close()
             self._threads.shutdown()
             raise
+        self._worker = WorkerThread(own)
         self._server.start()
         for name in ("", wire.SERVICE):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -112,8 +171,9 @@ class EdgeServer:
         if config.background_utilization:
             moments, work = arrivals(config.seed, BACKGROUND_S, config.background_utilization)
             jobs = zip(moments.tolist(), work.tolist(), strict=True)
-            self._background = BackgroundLoad(self._scheduler, self._clock, jobs)
+            self._background = BackgroundLoad(own, self._clock, jobs)
         _log.info("serving %s (%s) on %s:%d", bundle.name, bundle.hash, config.host, self.port)
+        self._tell_whom_it_serves()
 
     def __enter__(self) -> EdgeServer:
         """Return the server itself."""
@@ -130,7 +190,8 @@ class EdgeServer:
         if self._background:
             self._background.close()
         self._server.stop(grace_s).wait()
-        self._scheduler.close()
+        self._door.close()
+        self._worker.close()
         self._threads.shutdown()
 
     def serve_until_signal(self) -> None:
@@ -151,6 +212,17 @@ class EdgeServer:
         _log.info("draining")
         self.close()
 
+    def refused(self) -> dict[str, int]:
+        """How many requests were refused since the start, by reason."""
+        return self._guard.refused()
+
+    def _tell_whom_it_serves(self) -> None:
+        config = self._config
+        if config.tls is None and config.host not in ("127.0.0.1", "::1", "localhost"):
+            _log.warning("plain text on %s: whoever reaches it is served", config.host)
+        if config.tls and not config.allowed_names and config.allow_file is None:
+            _log.info("no allow-list: every device whose certificate the CA signed is served")
+
     def _listen(self) -> int:
         address = f"{self._config.host}:{self._config.port}"
         try:
@@ -161,8 +233,13 @@ class EdgeServer:
             raise ConfigError(f"a server must be able to bind {address}; got {error}") from error
 
     def _options(self) -> list[tuple[str, int]]:
+        connection_ms = LONGEST_CONNECTION_MS if self._config.tls else 2**31 - 1
         return [
-            ("grpc.max_receive_message_length", self._service.most_bytes + 65_536),
+            ("grpc.max_connection_age_ms", connection_ms),
+            # What is a little too large reaches the guard, which counts it.
+            ("grpc.max_receive_message_length", self._guard.most_bytes + 65_536),
+            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: payloads are compressed
+            ("grpc.server_handshake_timeout_ms", 10_000),
             ("grpc.so_reuseport", 0),
             # Devices keep idle connections alive with a ping every 20 s.
             ("grpc.keepalive_permit_without_calls", 1),
@@ -174,7 +251,7 @@ class EdgeServer:
             method: Callable[[Any, grpc.ServicerContext], Any], request: Any
         ) -> grpc.RpcMethodHandler[Any, Any]:
             return grpc.unary_unary_rpc_method_handler(
-                self._guarded(method),
+                method,
                 request_deserializer=request.FromString,
                 response_serializer=lambda reply: reply.SerializeToString(),
             )
@@ -203,22 +280,6 @@ class EdgeServer:
             "ModelInfer": unary(self._infer, oip.ModelInferRequest),
         }
 
-    def _guarded(
-        self, method: Callable[[Any, grpc.ServicerContext], Any]
-    ) -> Callable[[Any, grpc.ServicerContext], Any]:
-        """Let in who is allowed, and turn our exceptions into status codes."""
-
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
-            allowed = self._config.allowed_names
-            if allowed and not allowed & peer_names(context.auth_context()):
-                context.abort(grpc.StatusCode.PERMISSION_DENIED, "this device is not on the list")
-            try:
-                return method(request, context)
-            except AdaptiveSplitError as error:
-                _abort(context, error)
-
-        return call
-
     def _infer(
         self, message: oip.ModelInferRequest, context: grpc.ServicerContext
     ) -> oip.ModelInferResponse:
@@ -226,10 +287,15 @@ class EdgeServer:
             wire.payload_of(message, wire.MOST_PROBE_BYTES)
             return oip.ModelInferResponse(model_name=wire.PROBE_MODEL, id=message.id)
         request, last = self._service.parse(message)
+        with self._guard.once(caller_of(context), request.run_id, request.frame_index):
+            return self._answer(message, request, last, context)
+
+    def _answer(
+        self, message: oip.ModelInferRequest, request: TailRequest, last: int,
+        context: grpc.ServicerContext,
+    ) -> oip.ModelInferResponse:  # fmt: skip
         future = self._scheduler.submit(
-            lambda: self._service.answer(request, last),
-            expected_s=self._service.expected_s(request.split_point, last),
-            slack_s=request.slack_s,
+            request, last, slack_s=request.slack_s - self._door.since_headers_s(context)
         )
         context.add_callback(lambda: _cancel(future))
         try:
@@ -238,27 +304,16 @@ class EdgeServer:
         except FutureTimeout:
             context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed")
         reply = TailReply(
-            answer=done.result.answer,
-            confidence=done.result.confidence,
-            exit_index=last,
+            answer=done.answer.answer,
+            confidence=done.answer.confidence,
+            exit_index=done.exit_index,
             queue_s=done.queue_s,
             compute_s=done.compute_s,
             server_load=self._scheduler.load,
         )
+        self.metrics.replied(reply, caller_of(context).device)
         return wire.pack_reply(self._service.bundle, message, reply)
 
 
-def _cancel(future: Future[Finished[ExitAnswer]]) -> None:
+def _cancel(future: Future[Finished]) -> None:
     future.cancel()
-
-
-def _abort(context: grpc.ServicerContext, error: AdaptiveSplitError) -> NoReturn:
-    code = grpc.StatusCode.INTERNAL
-    if isinstance(error, PayloadError):
-        code = grpc.StatusCode.INVALID_ARGUMENT
-    elif isinstance(error, BundleError):
-        code = grpc.StatusCode.FAILED_PRECONDITION
-    elif isinstance(error, RefusedError):
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED
-        context.set_trailing_metadata(((WAIT_HEADER, f"{error.wait_s:.6f}"),))
-    context.abort(code, str(error))

@@ -13,7 +13,7 @@ from adaptive_split.errors import LinkError
 
 
 class ServerProcess:
-    """`adaptive-split serve` on a free port of this machine, without TLS."""
+    """`adaptive-split serve` and its metrics on free ports of this machine; no TLS, no limits."""
 
     def __init__(self, bundle: Path, *, background: float = 0.0, seed: int = 0) -> None:
         """Start it and wait until it listens.
@@ -33,6 +33,8 @@ class ServerProcess:
             [
                 sys.executable, "-m", "adaptive_split", "serve", "--bundle", str(bundle),
                 "--port", "0", "--insecure", "--background", str(background), "--seed", str(seed),
+                "--metrics-port", "0", "--device-requests", "0", "--device-mbps", "0",
+                "--device-open", "0",
             ],
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -42,7 +44,9 @@ class ServerProcess:
         assert self._process.stdout is not None
         self.address = self._process.stdout.readline().strip()
         """`host:port`."""
-        if not self.address:
+        self.metrics_address = self._process.stdout.readline().strip()
+        """The same of its metrics."""
+        if not self.metrics_address:
             self._process.wait()
             self._errors.seek(0)
             said = self._errors.read().strip().splitlines()[-1:]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from adaptive_split import __version__
 from adaptive_split.bundle import ModelBundle
 from adaptive_split.clock import Clock
-from adaptive_split.codec import HEADER_BYTES, decode_feature, decode_picture
+from adaptive_split.codec import HEADER_BYTES
 from adaptive_split.errors import BundleError, PayloadError
 from adaptive_split.profile import Profile
 from adaptive_split.runtime import wire
-from adaptive_split.runtime.parts import Pacer, Stages
+from adaptive_split.runtime.batch_cost import BatchCosts, free_costs, profiled_costs
+from adaptive_split.runtime.parts import Stages
 from adaptive_split.runtime.protos import open_inference as oip
-from adaptive_split.runtime.stages import ExitAnswer
+from adaptive_split.runtime.stages import ExitAnswer, Tensor
+from adaptive_split.runtime.tail_steps import TailSteps
 from adaptive_split.runtime.wire import TailRequest
 
 
@@ -26,11 +30,26 @@ class TailService:
         *,
         profile: Profile | None = None,
         slowdown: float = 0.0,
+        costs: BatchCosts | None = None,
     ) -> None:
-        """Take a profile of this machine, to know what a tail takes at best; 0 s without one."""
+        """Take what is known of how long tails take here.
+
+        Args:
+            bundle: The model.
+            stages: Runs it.
+            clock: Real, or a test's.
+            profile: Of this machine.
+            slowdown: Take no less than this multiple of the profile; 0 = as fast as it runs.
+            costs: Measured here, and used instead of a profile; with neither, a tail takes no time.
+        """
         self.bundle = bundle
-        self._stages, self._profile, self._slowdown = stages, profile, slowdown
-        self._pacer = Pacer(clock, slowdown)
+        if costs is None:
+            factor = max(slowdown, 1.0)
+            costs = profiled_costs(profile, factor) if profile else free_costs(bundle)
+        self.costs = costs
+        """What every part takes at best."""
+        self.steps = TailSteps(bundle, stages, clock, costs, paced=slowdown > 0)
+        """What a scheduler runs one by one."""
 
     @property
     def most_bytes(self) -> int:
@@ -49,23 +68,50 @@ class TailService:
         return wire.unpack_request(self.bundle, message, most_bytes), last
 
     def expected_s(self, split_point: int, last: int) -> float:
-        """How long a tail takes at best.
-
-        Not what recent ones took: after a slow one every request would be refused, and nothing
-        would ever correct the estimate.
-        """
-        return self._profiled_s(split_point, last) * max(self._slowdown, 1.0)
+        """How long a tail takes at best."""
+        return self.costs.rest_s(split_point + 1, last, entering=True)
 
     def answer(self, request: TailRequest, last: int) -> ExitAnswer:
-        """Decode a payload, run its stages and ask the exit after the last one.
+        """Answer one request by the exit after its last stage.
 
         Raises:
             PayloadError: If the payload is damaged.
         """
-        split_point = request.split_point
-        profiled_s = self._profiled_s(split_point, last)
-        answer, _ = self._pacer.run(profiled_s, lambda: self._compute(request, last))
+        (answer,) = self.answer_all([(request, last)])
+        if isinstance(answer, PayloadError):
+            raise answer
         return answer
+
+    def answer_all(
+        self, requests: Sequence[tuple[TailRequest, int]]
+    ) -> list[ExitAnswer | PayloadError]:
+        """Answer requests as one batch, which grows and shrinks from stage to stage.
+
+        Args:
+            requests: Each with its last stage.
+
+        Returns:
+            In the same order, the answer of the exit after the last stage, or what is wrong with
+            the payload.
+        """
+        found: dict[int, ExitAnswer | PayloadError] = {}
+        features: dict[int, Tensor] = {}
+        for stage in range(1, self.bundle.num_stages + 1):
+            new = [i for i, (request, _) in enumerate(requests) if request.split_point == stage - 1]
+            payloads = [requests[index][0].payload for index in new]
+            entered = self.steps.enter(stage - 1, payloads) if new else []
+            for index, decoded in zip(new, entered, strict=True):
+                if isinstance(decoded, PayloadError):
+                    found[index] = decoded
+                else:
+                    features[index] = decoded
+            if features:
+                moved = self.steps.advance(stage, list(features.values()))
+                features = dict(zip(features, moved, strict=True))
+            done = [index for index in features if requests[index][1] == stage]
+            ended = [features.pop(index) for index in done]
+            found.update(zip(done, self.steps.ask(stage, ended) if ended else [], strict=True))
+        return [found[index] for index in range(len(requests))]
 
     def serves(self, name: str, version: str = "") -> bool:
         """Whether a model of that name, and version if one is given, is served."""
@@ -102,25 +148,6 @@ class TailService:
     def server_metadata(self) -> oip.ServerMetadataResponse:
         """Describe the server."""
         return oip.ServerMetadataResponse(name="adaptive_split", version=__version__)
-
-    def _compute(self, request: TailRequest, last: int) -> ExitAnswer:
-        split_point, stages = request.split_point, self._stages
-        if split_point == 0:
-            size = self.bundle.input_shape[1]
-            tensor = stages.prepare(decode_picture(request.payload, size))
-        else:
-            shape = self.bundle.code_shapes[split_point]
-            tensor = stages.decode(split_point, decode_feature(request.payload, shape))
-        for index in range(split_point + 1, last + 1):
-            tensor = stages.stage(index, tensor)
-        return stages.exit(last, tensor)
-
-    def _profiled_s(self, split_point: int, last: int) -> float:
-        profile = self._profile
-        if profile is None:
-            return 0.0
-        stages_s = sum(profile.stage_s[split_point:last])
-        return profile.decoder_s[split_point] + stages_s + profile.exit_s[last - 1]
 
     def _most_bytes(self, split_point: int) -> int:
         if split_point == 0:

@@ -16,16 +16,19 @@ SERVICE = "inference.GRPCInferenceService"
 PROBE_MODEL = "probe"
 """A model that takes any bytes and answers at once: for measuring the uplink."""
 MOST_PROBE_BYTES = 65_536
+MOST_RUN_ID = 32
 UINT8 = "UINT8"
 
 
 class RefusedError(LinkError):
     """The server is there but took no more work: its queue is full or the slack too short."""
 
-    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+    def __init__(self, message: str, wait_s: float = 0.0, reason: str = "busy") -> None:
         super().__init__(message)
         self.wait_s = wait_s
         """How long the request would have waited."""
+        self.reason = reason
+        """In one or two words, to count by."""
 
 
 class Bundle(Protocol):
@@ -57,6 +60,8 @@ class TailRequest:
     payload: bytes
     slack_s: float
     """From sending until the reply is of no use; a duration, as clocks are never compared."""
+    run_id: str = ""
+    """Drawn at random when `frame_index` begins anew, to tell a frame sent twice; may be empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +108,8 @@ def pack_request(bundle: Bundle, request: TailRequest) -> oip.ModelInferRequest:
     parameters["frame_index"].int64_param = request.frame_index
     parameters["bundle_hash"].string_param = bundle.hash
     parameters["slack_ms"].double_param = 1e3 * request.slack_s
+    if request.run_id:
+        parameters["run_id"].string_param = request.run_id
     return message
 
 
@@ -164,7 +171,16 @@ def unpack_request(bundle: Bundle, message: oip.ModelInferRequest, most_bytes: i
         bits=int(bits),
         payload=payload_of(message, most_bytes),
         slack_s=slack_ms / 1e3,
+        run_id=_run_id(given.get("run_id", "")),
     )
+
+
+def _run_id(given: bool | int | float | str) -> str:
+    if not isinstance(given, str) or len(given) > MOST_RUN_ID:
+        raise PayloadError(
+            f"run_id must be at most {MOST_RUN_ID} letters; got {str(given)[:MOST_RUN_ID]!r}"
+        )
+    return given
 
 
 def pack_reply(

@@ -10,17 +10,20 @@ import threading
 from concurrent.futures import as_completed
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from adaptive_split.bundle import ModelBundle, bundle_path
 from adaptive_split.clock import MonotonicClock
 from adaptive_split.codec import encode_feature, encode_picture
-from adaptive_split.errors import ConfigError, LinkError
+from adaptive_split.errors import ConfigError, LinkError, PayloadError
 from adaptive_split.runtime import wire
 from adaptive_split.runtime.credentials import TlsFiles
 from adaptive_split.runtime.protos import open_inference as oip
-from adaptive_split.runtime.scheduler import Scheduler
 from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.service import TailService
+from adaptive_split.runtime.stages import StageRunner
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.runtime.wire import RefusedError, TailRequest
 from adaptive_split.testing import TinyStages, tiny_bundle, tiny_picture, tiny_profile
@@ -104,6 +107,23 @@ def test_a_call_without_a_deadline_is_answered(channel):
     )
 
     assert wire.unpack_reply(method(request(1))).answer == 2
+
+
+def test_the_upload_of_a_message_counts_against_its_slack(channel):
+    def slowly():
+        threading.Event().wait(0.1)
+        yield request(1, slack_s=0.05)
+
+    method = channel.stream_unary(
+        f"/{wire.SERVICE}/ModelInfer",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=oip.ModelInferResponse.FromString,
+    )
+
+    with pytest.raises(grpc.RpcError) as caught:
+        method(slowly(), timeout=30.0)
+
+    assert caught.value.code() == CODE.RESOURCE_EXHAUSTED
 
 
 def test_metadata_tells_what_is_served(channel):
@@ -264,23 +284,74 @@ def test_background_load_makes_requests_wait():
     assert wait_s > 0.001
 
 
-def test_the_scheduler_works_in_order_and_passes_errors_on():
-    clock, order = MonotonicClock(), []
-    scheduler = Scheduler(clock)
+@pytest.mark.slow
+def test_a_server_short_of_time_answers_earlier_and_says_so():
+    # Stages of 0.5 s, all else 0.1 s: a loaded machine does not change who is in time.
+    profile = tiny_profile(50.0)
+    config = ServerConfig(insecure=True, slowdown=1.0)
+    one = TailRequest(
+        frame_index=0, split_point=0, bits=8, payload=encode_picture(tiny_picture(2), 90),
+        slack_s=1.45,
+    )  # fmt: skip
+    with (
+        EdgeServer(BUNDLE, TinyStages(), config, profile=profile) as server,
+        GrpcTransport(f"127.0.0.1:{server.port}", BUNDLE, insecure=True) as transport,
+    ):
+        reply = transport.send(one, timeout_s=9.0).result()
 
-    def fail():
-        raise ValueError("mine")
+    assert (reply.answer, reply.exit_index) == (2, 2)
 
-    futures = [scheduler.submit(lambda i=i: order.append(i), expected_s=0.0) for i in range(5)]
-    failing = scheduler.submit(fail, expected_s=0.0)
-    scheduler.close()
 
-    assert order == [0, 1, 2, 3, 4]
-    assert all(future.result().queue_s >= 0 for future in futures)
-    with pytest.raises(ValueError, match="mine"):
-        failing.result()
-    with pytest.raises(RefusedError, match="while it drains"):
-        scheduler.submit(fail, expected_s=0.0)
+def test_pings_and_health_checks_are_answered_while_the_queue_is_full(server, stages, channel):
+    one = TailRequest(frame_index=0, split_point=1, bits=8, payload=feature_payload(), slack_s=60.0)
+    stub = health_pb2_grpc.HealthStub(channel)
+    with GrpcTransport(f"127.0.0.1:{server.port}", BUNDLE, insecure=True) as transport:
+        transport.ping(timeout_s=5.0).result()
+        stages.gate.clear()
+        futures = [transport.send(one, timeout_s=60.0) for _ in range(6)]
+        list(itertools.islice(as_completed(futures, 30.0), 3))
+        transport.ping(timeout_s=30.0).result()
+        health = stub.Check(health_pb2.HealthCheckRequest(service=wire.SERVICE), timeout=30.0)
+        stages.gate.set()
+
+    assert health.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_requests_of_any_split_point_are_answered_as_one_batch():
+    service = TailService(BUNDLE, TinyStages(), MonotonicClock())
+    pictures = [request_of(0, encode_picture(tiny_picture(label), 90)) for label in range(4)]
+    features = [request_of(2, feature_payload(2, label)) for label in range(4)]
+    damaged = request_of(0, b"damaged")
+
+    answers = service.answer_all([(one, 3) for one in (*pictures, damaged, *features)])
+
+    assert isinstance(answers.pop(4), PayloadError)
+    assert [answer.answer for answer in answers] == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_batch_of_a_real_model_is_answered_as_its_members_alone():
+    bundle = ModelBundle.load(bundle_path("garments-light"), verify=False)
+    generator = np.random.default_rng(0)
+    requests = [
+        request_of(0, encode_picture(generator.integers(0, 256, (224, 224, 3), np.uint8), 60)),
+        *(
+            request_of(split, encode_feature(generator.random(shape, np.float32), 4))
+            for split, shape in bundle.code_shapes.items()
+            for _ in range(2)
+        ),
+    ]
+    with StageRunner(bundle) as stages:
+        service = TailService(bundle, stages, MonotonicClock())
+        alone = [service.answer(one, bundle.num_stages) for one in requests]
+        together = service.answer_all([(one, bundle.num_stages) for one in requests])
+
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(other.logits, one.logits, rtol=1e-3, atol=1e-4)
+
+
+def request_of(split_point, payload):
+    return TailRequest(frame_index=0, split_point=split_point, bits=8, payload=payload, slack_s=9.0)
 
 
 SERVE = """

@@ -47,3 +47,46 @@ def test_a_file_fits_in_the_head(file):
     num_lines = len((ROOT / file).read_text(encoding="utf-8").splitlines())
 
     assert num_lines <= 400
+
+
+UNSAFE_MODULES = {"pickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"}
+UNSAFE_CALLS = {"eval", "exec", "compile", "yaml.load"}
+
+
+def unsafe(tree: ast.Module) -> list[str]:
+    """What may run code from a file or a peer; naming pickle's errors may not."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name in UNSAFE_MODULES and a.asname]
+        elif isinstance(node, ast.Attribute):
+            if ast.unparse(node.value) in UNSAFE_MODULES and not node.attr.endswith("Error"):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom) and node.module in UNSAFE_MODULES:
+            found += [a.name for a in node.names if not a.name.endswith("Error")]
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            says = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if (
+                name in UNSAFE_CALLS
+                or says.get("allow_pickle", "False") != "False"
+                or (name == "torch.load" and says.get("weights_only") != "True")
+            ):
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_that_is_read_can_run_code(file):
+    assert unsafe(ast.parse((ROOT / file).read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "pickle.loads(b)", "import dill as d", "from joblib import load", "eval(x)", "exec(x)",
+        "np.load(f, allow_pickle=True)", "torch.load(f)", "yaml.load(f, Loader)",
+    ],
+)  # fmt: skip
+def test_what_could_run_code_is_found(code):
+    assert len(unsafe(ast.parse(code))) == 1
