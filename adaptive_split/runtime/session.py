@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from adaptive_split.measurement import FrameReport
-from adaptive_split.runtime.backend import Backend, Situation
+from adaptive_split.runtime.backend import Backend, Controller, Situation
 from adaptive_split.runtime.live_controller import LiveController
 from adaptive_split.runtime.records import RecordWriter
+
+_log = logging.getLogger(__name__)
 
 DECIMALS = 5
 """Of an observation in a record; half of a record's bytes are digits of no meaning otherwise."""
 
 
 class Recorder:
-    """Computes observations and writes records on a thread of its own, off the frames' way."""
+    """Computes observations and writes records on a thread of its own, off the frames' way.
+
+    A record that cannot be written is lost and the run goes on; the log says so at the first one,
+    and at the end how many there were. Later frames are recorded again when there is room again.
+    """
 
     def __init__(self, writer: RecordWriter, controller: LiveController) -> None:
         self._writer, self._controller = writer, controller
         self._queue: queue.SimpleQueue[tuple[FrameReport, Situation | None] | None]
         self._queue = queue.SimpleQueue()
-        self._error: Exception | None = None
+        self.lost = 0
+        """Frames without a record."""
+        self._settled = 0
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
 
@@ -31,21 +40,24 @@ class Recorder:
         self._queue.put((report, situation))
 
     def close(self) -> None:
-        """Write what is left; raise what went wrong in writing."""
+        """Write what is left; log again if records were lost."""
         self._queue.put(None)
         self._thread.join()
-        if self._error is not None:
-            raise self._error
+        if self.lost:
+            _log.error(
+                "every frame must have a record; got none for %d of %d", self.lost, self._settled
+            )
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:
-            if self._error is not None:
-                continue
             report, situation = item
+            self._settled += 1
             try:
                 self._writer.write(report, self._seen(situation))
-            except Exception as error:  # the run goes on; `close` tells
-                self._error = error
+            except Exception as error:  # whatever a record costs, no frame is to pay for it
+                if not self.lost:
+                    _log.warning("records must be writable; got %s; the run goes on", error)
+                self.lost += 1
 
     def _seen(self, situation: Situation | None) -> list[float] | None:
         if situation is None:
@@ -55,20 +67,14 @@ class Recorder:
 
 def play_recorded(
     backend: Backend,
-    controller: LiveController,
+    controller: Controller,
     recorder: Recorder | None = None,
     *,
     seed: int = 0,
-    on_frame: Callable[[FrameReport], None] = lambda report: None,
-) -> list[FrameReport]:
-    """Let a controller decide for every frame of a run.
-
-    Returns:
-        The report of every frame, in the order they settled.
-    """
+) -> Iterator[FrameReport]:
+    """Let a controller decide for every frame of a run; yield the reports as frames settle."""
     controller.reset()
     pending: dict[int, Situation] = {}
-    reports: list[FrameReport] = []
     situation, done = backend.reset(seed), False
     while not done:
         pending[situation.frame_index] = situation
@@ -77,6 +83,4 @@ def play_recorded(
             decided_in = pending.pop(report.frame_index, None)
             if recorder is not None:
                 recorder.put(report, decided_in)
-            on_frame(report)
-        reports += settled
-    return reports
+            yield report

@@ -65,7 +65,7 @@ def test_a_run_that_a_controller_records_can_be_read(tmp_path):
     controller = LiveController(table, AtRandom(table))
     with RecordWriter(tmp_path / "run.jsonl") as writer:
         recorder = Recorder(writer, controller)
-        reports = play_recorded(backend, controller, recorder)
+        reports = list(play_recorded(backend, controller, recorder))
         recorder.close()
 
     log = read_logs([tmp_path / "run.jsonl"], table)
