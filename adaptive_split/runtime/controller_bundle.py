@@ -141,6 +141,7 @@ class ControllerBundle:
                     forecast=layers["forecast"],
                     residual=layers["residual"],
                 )
+            _check_numbers(folder, weights)
             grid = manifest["grid"]
             return cls(
                 weights=weights,
@@ -155,8 +156,18 @@ class ControllerBundle:
                 tuned=manifest["tuned"],
                 provenance=manifest["provenance"],
             )
-        except (KeyError, TypeError) as error:
+        except BundleError:
+            raise
+        # What the parts of a damaged bundle are refused with.
+        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
             raise BundleError(f"{folder} must be a whole controller bundle: {error!r}") from error
+
+
+def _check_numbers(folder: Path, weights: ForecastWeights) -> None:
+    means = (weights.context_mean, weights.context_scale)
+    layers = (*means, weights.payload_mean, weights.payload_scale)
+    if not all(np.isfinite(part).all() for part in layers + weights.forecast + weights.residual):
+        raise BundleError(f"{folder / WEIGHTS} must hold finite numbers; train it again")
 
 
 def _check(folder: Path, manifest: Mapping[str, Any], blob: bytes) -> None:

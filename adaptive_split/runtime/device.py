@@ -272,6 +272,8 @@ class Device:
     def _drop(self, indices: list[int]) -> None:
         assert self._source is not None
         for index in indices:
+            if self._head.first_s + MARGIN_S > self._setup.objective.slo_s:
+                self._head.doubt()
             self.ledger.drop(index, self._source.picture(index), self._capture.arrival_s(index))
 
     def _answered(self, report: FrameReport) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +15,9 @@ from adaptive_split.runtime.setup import Setup
 from adaptive_split.runtime.stages import ExitAnswer, Tensor
 
 SMOOTHING = 0.1
+MOST_RISE = 4.0
+"""A part that took longer than this multiple of its expected time counts as this long: the process
+was held up, and believing it would let no frame start again."""
 
 
 class Head:
@@ -65,8 +71,15 @@ class Head:
         )
         took_s = stage_s + exit_s
         profiled_s = max(profile.stage_s[index - 1] + profile.exit_s[index - 1], 1e-6)
-        self.slowdown += SMOOTHING * (took_s / profiled_s - self.slowdown)
+        ratio = min(took_s / profiled_s, MOST_RISE * max(self.slowdown, 1.0))
+        self.slowdown += SMOOTHING * (ratio - self.slowdown)
+        if not math.isfinite(answer.confidence):
+            answer = replace(answer, confidence=0.0)  # an exit that cannot tell is not sure
         return feature, answer, took_s
+
+    def doubt(self) -> None:
+        """Move a slowdown that lets no frame start back towards the profile, to measure again."""
+        self.slowdown += SMOOTHING * (1.0 - self.slowdown)
 
     def encode(
         self, split_point: int, bits: int, tensor: Tensor | None, pixels: NDArray[np.uint8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,8 @@ from adaptive_split.runtime.backend import Backend, Controller, Situation
 from adaptive_split.runtime.device import Device
 from adaptive_split.runtime.ledger import Ledger
 from adaptive_split.runtime.source import FrameSource
+
+_log = logging.getLogger(__name__)
 
 
 class Watchdog:
@@ -39,7 +42,10 @@ class Watchdog:
                 if rest_s > 0:
                     ledger.change.wait(min(rest_s, 1.0))
                     continue
-            ledger.expire()
+            try:
+                ledger.expire()
+            except Exception:  # of whoever is told of answers; the next frame is due all the same
+                _log.exception("a frame is settled, but could not be told")
 
 
 class LiveBackend:

@@ -29,15 +29,16 @@ class FrameRecord:
 
 
 class RecordWriter:
-    """Appends records to a new file; every line is on disk before `write` returns to the system.
+    """Appends records to a new file; the system has every line before `write` returns.
 
-    A crash leaves all lines but perhaps the last whole. Safe to use from several threads.
+    A crash leaves all lines but perhaps the last whole, a full disk all of them. Safe to use from
+    several threads.
     """
 
     def __init__(self, path: Path) -> None:
         """Open a file that must not exist yet."""
         try:
-            self._file = path.open("x", encoding="utf-8")
+            self._file = path.open("xb", buffering=0)
         except FileExistsError:
             raise ConfigError(
                 f"a record file must be new; got {path}; name another or remove it"
@@ -45,6 +46,7 @@ class RecordWriter:
         except OSError as error:
             raise ConfigError(f"a record file must be writable; got {path}: {error}") from error
         self._lock = threading.Lock()
+        self._size = 0
 
     def __enter__(self) -> RecordWriter:
         """Return the writer itself."""
@@ -55,17 +57,31 @@ class RecordWriter:
         self.close()
 
     def write(self, report: FrameReport, observation: Sequence[float] | None = None) -> None:
-        """Append one frame."""
+        """Append one frame.
+
+        Raises:
+            OSError: If it could not be written in full; then nothing of it is left in the file.
+        """
         seen = None if observation is None else [float(value) for value in observation]
         row = {"version": VERSION, **asdict(report), "observation": seen}
-        line = json.dumps(row, allow_nan=False) + "\n"
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
         with self._lock:
-            self._file.write(line)
-            self._file.flush()
+            try:
+                self._append(line)
+            except OSError:
+                # The next row that finds room must begin on a line of its own.
+                self._file.seek(self._size)
+                self._file.truncate()
+                raise
+            self._size += len(line)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _append(self, line: bytes) -> None:
+        while line:
+            line = line[self._file.write(line) :]
 
 
 def read_records(path: Path) -> Iterator[FrameRecord]:

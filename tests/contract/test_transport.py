@@ -1,15 +1,19 @@
 """What every transport keeps: the same tests on memory and on gRPC."""
 
-from concurrent.futures import Future
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import grpc
 import pytest
 
 from adaptive_split.codec import encode_feature
 from adaptive_split.errors import BundleError, LinkError, LinkTimeout, PayloadError
+from adaptive_split.runtime import wire
+from adaptive_split.runtime.protos import open_inference as oip
 from adaptive_split.runtime.server import EdgeServer, ServerConfig
 from adaptive_split.runtime.service import TailService
 from adaptive_split.runtime.transport import GrpcTransport
-from adaptive_split.runtime.wire import RefusedError, TailRequest
+from adaptive_split.runtime.wire import RefusedError, TailReply, TailRequest
 from adaptive_split.testing import (
     ManualClock,
     MemoryTransport,
@@ -18,6 +22,7 @@ from adaptive_split.testing import (
     tiny_picture,
     tiny_profile,
 )
+from tests.faulty_link import FaultyLink
 
 
 class Memory:
@@ -123,6 +128,22 @@ def test_the_peer_tells_its_bundle(peer):
     assert peer.wait(peer.transport.peer_hash(timeout_s=2.0)) == "0" * 64
 
 
+def test_the_peer_tells_its_bundle_on_a_new_connection_and_goes_on_answering(peer):
+    peer.wait(peer.transport.ping(timeout_s=2.0))
+
+    told = peer.wait(peer.transport.knock(timeout_s=2.0))
+
+    assert told == "0" * 64
+    assert peer.wait(peer.transport.send(tail_request(1), timeout_s=2.0)).answer == 1
+
+
+def test_a_knock_that_nobody_hears_is_a_link_error(peer):
+    peer.leave()
+
+    with pytest.raises(LinkError):
+        peer.wait(peer.transport.knock(timeout_s=2.0))
+
+
 def test_another_bundle_is_told_apart(kind):
     peer = kind(tiny_bundle("1"))
 
@@ -172,3 +193,62 @@ def test_a_closed_transport_sends_no_more(peer):
 
     with pytest.raises(LinkError, match="the transport must be open"):
         peer.wait(peer.transport.send(tail_request(), timeout_s=2.0))
+
+
+def replying(**changes):
+    """A gRPC server whose every answer tells what `changes` say."""
+    told = {"answer": 1, "confidence": 0.5, "exit_index": 3, "queue_s": 0.0, "compute_s": 0.001,
+            "server_load": 0.0, **changes}  # fmt: skip
+
+    def infer(message, context):
+        return wire.pack_reply(tiny_bundle(), message, TailReply(**told)).SerializeToString()
+
+    handlers = {
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(
+            infer, request_deserializer=oip.ModelInferRequest.FromString
+        )
+    }
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(wire.SERVICE, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answer": -1},
+        {"confidence": math.nan},
+        {"confidence": 7.0},
+        {"queue_s": math.inf},
+        {"compute_s": -1.0},
+    ],
+    ids=str,
+)
+def test_a_reply_that_cannot_be_is_refused(change):
+    server, address = replying(**change)
+
+    with (
+        GrpcTransport(address, tiny_bundle(), insecure=True) as transport,
+        pytest.raises(PayloadError, match="a reply must hold a class"),
+    ):
+        transport.send(tail_request(), timeout_s=5.0).result(timeout=10)
+    server.stop(None).wait()
+
+
+def test_a_knock_changes_over_only_from_a_connection_that_is_silent():
+    peer = Grpc(tiny_bundle())
+    with FaultyLink(peer.server.port) as link:
+        transport = GrpcTransport(link.address, tiny_bundle(), insecure=True)
+        transport.ping(timeout_s=5.0).result(timeout=10)
+        link.forget()
+        lost = transport.send(tail_request(), timeout_s=60.0)
+
+        transport.knock(timeout_s=5.0).result(timeout=10)
+
+        assert transport.send(tail_request(2), timeout_s=5.0).result(timeout=10).answer == 2
+        with pytest.raises(LinkError, match="the transport must be open"):
+            lost.result(timeout=10)
+        transport.close()
+    peer.close()

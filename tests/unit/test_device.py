@@ -250,3 +250,78 @@ def test_energy_is_taken_from_the_battery():
 
 def test_equal_runs_are_equal():
     assert Bench(fps=40.0).play(always(LATE)) == Bench(fps=40.0).play(always(LATE))
+
+
+def test_silence_opens_the_breaker_and_a_reply_closes_it():
+    bench = Bench(delay_s=0.03)
+
+    def decide(situation):
+        bench.transport.delay_s = 60.0 if 10 <= situation.frame_index < 60 else 0.03
+        return EARLY
+
+    reports, _ = bench.play(decide, num_frames=110)
+
+    dark = [report.fallback_reason for report in reports if 28 <= report.frame_index < 60]
+    assert dark == ["breaker"] * 32
+    assert reports[-1].answered_by == "server"
+
+
+@pytest.mark.slow
+def test_a_clock_that_stood_still_for_an_hour_leaves_dropped_frames_and_then_answers():
+    bench = Bench()
+
+    def decide(situation):
+        if situation.frame_index == 5:
+            bench.clock.advance(3600.0)
+        return EARLY
+
+    reports, _ = bench.play(decide, num_frames=36_030)
+
+    assert [report.frame_index for report in reports] == list(range(36_030))
+    assert {report.fallback_reason for report in reports[10:36_000]} == {"dropped"}
+    assert not any(report.on_time for report in reports[5:36_000])
+    assert all(report.answered_by == "server" for report in reports[36_010:])
+
+
+def test_a_stage_that_was_held_up_for_a_minute_does_not_stop_the_device_for_good():
+    bench = Bench()
+
+    def decide(situation):
+        if situation.frame_index == 5:
+            now_s = bench.clock.now_s()
+            bench.clock.call_at(now_s + 0.005, lambda: bench.clock.advance(60.0))
+        return EARLY
+
+    reports, _ = bench.play(decide, num_frames=640)
+
+    assert not reports[5].on_time
+    assert all(report.answered_by == "server" for report in reports[-20:])
+
+
+def test_being_held_up_once_hardly_changes_what_a_device_believes_of_its_speed():
+    bench = Bench()
+
+    def decide(situation):
+        if situation.frame_index == 5:
+            now_s = bench.clock.now_s()
+            bench.clock.call_at(now_s + 0.005, lambda: bench.clock.advance(0.3))
+        return EARLY
+
+    _, seen = bench.play(decide, num_frames=10)
+
+    assert max(situation.device_slowdown for situation in seen) < 1.5
+
+
+def test_a_device_that_was_slow_for_long_tries_again():
+    bench = Bench(slo_s=0.05)
+    held_up = range(5, 30)
+
+    def decide(situation):
+        if situation.frame_index in held_up:
+            now_s = bench.clock.now_s()
+            bench.clock.call_at(now_s + 0.005, lambda: bench.clock.advance(0.2))
+        return LOCAL
+
+    reports, _ = bench.play(decide, num_frames=100)
+
+    assert all(report.on_time for report in reports[-20:])

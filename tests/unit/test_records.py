@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -125,3 +127,31 @@ def test_a_packed_file_cut_short_is_refused(tmp_path):
 
     with pytest.raises(ConfigError, match="a record file must be readable"):
         list(read_records(path))
+
+
+FULL = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+from adaptive_split.runtime.records import RecordWriter
+from tests.unit.test_records import dropped
+with RecordWriter(Path(sys.argv[1])) as writer:
+    for index, most_bytes in ((0, -1), (1, 700), (2, 700), (3, -1)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, -1))
+        try:
+            writer.write(dropped(index))
+        except OSError:
+            print(index)
+"""
+
+
+@pytest.mark.slow
+def test_a_row_that_found_no_room_leaves_no_trace_and_the_next_is_whole(tmp_path):
+    path = tmp_path / "frames.jsonl"
+
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == ["1", "2"]
+    assert [record.report.frame_index for record in read_records(path)] == [0, 3]

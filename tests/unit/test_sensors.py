@@ -33,6 +33,35 @@ def test_a_platform_without_batteries_is_unknown(monkeypatch):
     assert SystemBattery().soc() is None
 
 
+@pytest.mark.parametrize(
+    "failure", [OSError("gone"), ValueError("''"), None], ids=["unreadable", "garbled", "gone"]
+)
+def test_a_system_battery_that_vanishes_is_unknown_told_once_and_known_when_back(
+    monkeypatch, caplog, failure
+):
+    def broken():
+        if failure is not None:
+            raise failure
+
+    battery, levels = SystemBattery(), []
+    for read in (lambda: SimpleNamespace(percent=40), broken, broken):
+        monkeypatch.setattr(psutil, "sensors_battery", read, raising=False)
+        levels.append(battery.soc())
+    monkeypatch.setattr(
+        psutil, "sensors_battery", lambda: SimpleNamespace(percent=39), raising=False
+    )
+
+    assert [*levels, battery.soc()] == [0.4, None, None, 0.39]
+    assert caplog.text.count("the battery must tell its charge") == 1
+
+
+def test_a_charge_that_is_no_number_is_unknown(monkeypatch):
+    nan = SimpleNamespace(percent=float("nan"))
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: nan, raising=False)
+
+    assert SystemBattery().soc() is None
+
+
 def test_a_modelled_battery_counts_joules_down_to_empty():
     battery = ModelledBattery(200.0, soc=0.5)
 

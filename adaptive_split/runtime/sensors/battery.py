@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 from typing import Protocol
 
@@ -9,6 +11,8 @@ import psutil
 
 from adaptive_split.clock import Clock, MonotonicClock
 from adaptive_split.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 
 class Battery(Protocol):
@@ -24,14 +28,30 @@ class Battery(Protocol):
 
 
 class SystemBattery:
-    """The battery that the operating system reports; a Jetson's barrel jack has none."""
+    """The battery that the operating system reports; a Jetson's barrel jack has none.
+
+    One that vanishes is unknown from then on, which is logged once, and known when it is back.
+    """
+
+    def __init__(self) -> None:
+        self._seen = self._told = False
 
     def soc(self) -> float | None:
         """State of charge in [0, 1]; `None` without a battery."""
         # psutil leaves the function out where the platform cannot tell.
         read = getattr(psutil, "sensors_battery", None)
-        found = read() if read else None
-        return None if found is None else min(max(found.percent / 100, 0.0), 1.0)
+        try:
+            found = read() if read else None
+        except (OSError, ValueError, ArithmeticError, psutil.Error) as error:
+            _log.debug("battery: %s", error)  # its files go one after the other
+            found = None
+        charge = math.nan if found is None else found.percent / 100
+        known = math.isfinite(charge)
+        if self._seen and not known and not self._told:
+            _log.warning("the battery must tell its charge; got nothing from now on")
+            self._told = True
+        self._seen = self._seen or known
+        return min(max(charge, 0.0), 1.0) if known else None
 
     def drain(self, energy_j: float) -> None:
         """Leave the count to the system."""
