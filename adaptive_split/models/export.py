@@ -20,6 +20,7 @@ from adaptive_split.bundle import GRAPH_INPUT, GRAPH_OUTPUT, ModelBundle, file_n
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.models.calibration import calibration_error, fit_temperature
 from adaptive_split.models.pictures import LabelledPictures
+from adaptive_split.models.trace import first_line
 from adaptive_split.runtime.stages import StageRunner
 
 OPSET = 18
@@ -165,16 +166,22 @@ def _export(
     with warnings.catch_warnings():
         # torch.export of 2.13 calls a helper of its own that it deprecates.
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[GRAPH_INPUT],
-            output_names=[GRAPH_OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[GRAPH_INPUT],
+                output_names=[GRAPH_OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+        except Exception as error:  # of the exporter or, through it, of any model
+            raise BundleError(
+                f"{part} {index} must consist of operators that ONNX has, for any number of "
+                f"pictures; got {first_line(error.__cause__ or error)}; put other operators there"
+            ) from error
     assert program is not None
     graph = program.model_proto
     _strip(graph)

@@ -1,0 +1,174 @@
+"""From a user's model and pictures to a model bundle that scenarios accept."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import nn
+
+from adaptive_split.bundle import ModelBundle
+from adaptive_split.decision import DecisionGrid
+from adaptive_split.errors import ConfigError
+from adaptive_split.models.division import Division, SplitNet, divide
+from adaptive_split.models.export import export_bundle
+from adaptive_split.models.multi_exit import INPUT_MEAN, INPUT_STD
+from adaptive_split.models.own_pictures import OwnPictures, labelled
+from adaptive_split.models.pictures import LabelledPictures
+from adaptive_split.models.propose import NUM_STAGES
+from adaptive_split.models.teach import TeachConfig, teach
+from adaptive_split.models.trace import Logits, check_logits
+from adaptive_split.outcomes import Outcomes
+from adaptive_split.runtime.measure import measure
+from adaptive_split.runtime.profiler import profile_bundle
+
+PICTURE_QUALITIES = {1: 8, 2: 20, 4: 45, 8: 80}
+PROFILED_ROUNDS = 50
+SCENARIO = """\
+# Written by 'adaptive-split build'. Every key: adaptive_split/data/scenarios/default.toml.
+bundle = "."                   # this folder, with its outcomes and profiles
+
+[objective]
+slo_s = 0.2                    # capture to answer, seconds
+fps = 10.0                     # frames per second
+"""
+
+Progress = Callable[[str, int, int], None]
+"""Told the phase, the steps done and all its steps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildConfig:
+    """What a user decides about a build, beside model and pictures."""
+
+    num_stages: int = NUM_STAGES
+    mean: tuple[float, float, float] = INPUT_MEAN
+    """Of the pictures that the model was trained on, values in [0, 1], subtracted first,"""
+    std: tuple[float, float, float] = INPUT_STD
+    """and their standard deviation, divided by."""
+    teach: TeachConfig = field(default_factory=TeachConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be divided by."""
+        if not all(value > 0 for value in self.std):
+            raise ConfigError(f"std must be positive; got {self.std!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """A bundle and what its exits and payloads answered on pictures that nobody trained on."""
+
+    bundle: ModelBundle
+    policy: Outcomes
+    judge: Outcomes
+
+
+def divide_for(model: nn.Module, pictures: OwnPictures, config: BuildConfig) -> Division:
+    """Check that a model answers with logits for the classes of the pictures, and divide it.
+
+    Raises:
+        ConfigError: If it does not, or cannot be cut.
+    """
+    example = pictures.policy.pixels[0, :3].float() / 255
+    while len(example) < 3:
+        example = torch.cat([example, example])[:3]
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.mean, config.std))
+    example = (example - mean) / std
+    check_logits(Logits(model), example, len(pictures.train.classes))
+    return divide(model, example, config.num_stages)
+
+
+def build(
+    division: Division,
+    pictures: OwnPictures,
+    out_dir: Path,
+    config: BuildConfig,
+    progress: Progress = lambda phase, done, total: None,
+) -> Built:
+    """Attach, train, export, measure and profile; the bundle appears when all is done.
+
+    Beside the graphs it holds `outcomes_policy.npz`, `outcomes_judge.npz`, `profile_server.json`
+    of this machine and `NAME.toml`, a scenario that lacks nothing but `profile_device.json`. What
+    was trained is kept beside `out_dir` until then, so an interrupted build can be taken up again.
+
+    Raises:
+        ConfigError: If `out_dir` exists or a checkpoint beside it is of another build.
+        BundleError: If an exported graph answers otherwise than torch.
+    """
+    if out_dir.exists():
+        raise ConfigError(f"--out must not exist yet; got {out_dir}; name another or remove it")
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = out_dir.with_name(f"{out_dir.name}.checkpoint")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.teach.seed)
+        net = SplitNet(division, len(pictures.train.classes), config.mean, config.std)
+        identity = _identity(net, division, pictures.train)
+        teach(
+            net, config.teach, pictures.train, checkpoint, identity,
+            lambda done, total: progress("training", done, total),
+        )  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as scratch:
+        built = _finish(net, division, pictures, Path(scratch) / out_dir.name, config, progress)
+        built.bundle.path.rename(out_dir)
+    checkpoint.unlink(missing_ok=True)
+    return Built(bundle=ModelBundle.load(out_dir), policy=built.policy, judge=built.judge)
+
+
+def _finish(
+    net: SplitNet,
+    division: Division,
+    pictures: OwnPictures,
+    path: Path,
+    config: BuildConfig,
+    progress: Progress,
+) -> Built:
+    """Export, measure and profile a trained net."""
+    progress("exporting", 0, 1)
+    bundle = export_bundle(
+        net,
+        pictures.train.classes,
+        path,
+        name=path.name,
+        picture_qualities=PICTURE_QUALITIES,
+        provenance={
+            "stages": division.names,
+            "training": {"pictures": len(pictures.train.files), **asdict(config.teach)},
+            "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
+        },
+        calibration=pictures.policy,
+    )
+    halves = {}
+    for subset, part in (("policy", pictures.policy), ("judge", pictures.judge)):
+        halves[subset] = _measure(bundle, part, subset, progress)
+        halves[subset].save(path / f"outcomes_{subset}.npz")
+    warmup = 5
+    profile = profile_bundle(
+        bundle, repeats=PROFILED_ROUNDS, warmup=warmup,
+        progress=lambda done: progress("timing", done, PROFILED_ROUNDS + warmup),
+    )  # fmt: skip
+    profile.save(path / "profile_server.json")
+    (path / f"{path.name}.toml").write_text(SCENARIO, encoding="utf-8")
+    return Built(bundle=bundle, **halves)
+
+
+def _measure(
+    bundle: ModelBundle, part: LabelledPictures, subset: str, progress: Progress
+) -> Outcomes:
+    total = len(part.files)
+    return measure(
+        bundle, labelled(part), DecisionGrid(bundle.num_stages), subset=subset,
+        progress=lambda done: progress(f"measuring {subset}", done, total),
+    )  # fmt: skip
+
+
+def _identity(net: SplitNet, division: Division, train: LabelledPictures) -> str:
+    """A digest of weights, stages and pictures."""
+    digest = hashlib.sha256(repr((division.names, train.files, train.classes)).encode())
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
