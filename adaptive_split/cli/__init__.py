@@ -9,31 +9,43 @@ import sys
 from collections.abc import Sequence
 
 import adaptive_split
+from adaptive_split.cli.logs import on_standard_error
 from adaptive_split.errors import AdaptiveSplitError
+
+_log = logging.getLogger(__name__)
 
 COMMANDS = (
     "demo", "compare", "headroom", "train", "tune", "serve", "run", "bench", "traces", "profile",
-    "measure",
+    "measure", "build", "top", "certs",
 )  # fmt: skip
 """Modules of this package with `add_parser` and `run`; each imports what it needs when it runs."""
 
-FAILED, INTERRUPTED = 2, 130
+CRASHED, FAILED, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    logging.basicConfig(format="adaptive-split: %(levelname)s: %(message)s", level=logging.WARNING)
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.ERROR, "error")
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
+    arguments = build_parser().parse_args(argv)
+    log_format = getattr(arguments, "log_format", "text")
+    with on_standard_error(log_format, getattr(arguments, "log_level", "warning")):
+        try:
+            return _run(arguments)
+        except Exception:
+            if log_format == "text":
+                raise
+            # A traceback of many lines would be lost on whoever reads an object per line.
+            _log.critical("ended by an error that nobody expected", exc_info=True)
+            return CRASHED
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         return int(arguments.run(arguments))
     except AdaptiveSplitError as error:
-        print(f"adaptive-split: error: {error}", file=sys.stderr)
+        _log.error("%s", error)
         return FAILED
     except KeyboardInterrupt:
-        print("adaptive-split: interrupted", file=sys.stderr)
+        _log.warning("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; Python would complain once more.

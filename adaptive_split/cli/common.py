@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 from adaptive_split.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from adaptive_split.agents.cluster import RayCluster
     from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.runtime.credentials import TlsFiles
+    from adaptive_split.runtime.telemetry import MetricsEndpoint
     from adaptive_split.scenario import Scenario
     from adaptive_split.trace import Trace
 
@@ -21,6 +24,8 @@ DATA = Path(__file__).parents[1] / "data"
 SHIPPED_CONTROLLERS = DATA / "controllers"
 SHIPPED_CONTROLLER = SHIPPED_CONTROLLERS / "default"
 SHIPPED_PICTURES = DATA / "pictures"
+METRICS_PORTS = {"device": 9464, "server": 9465}
+"""Where each side serves its metrics unless told otherwise."""
 
 Commands = Any
 """What `add_subparsers` gives; argparse has no public name for it."""
@@ -107,6 +112,40 @@ def tls_files(arguments: argparse.Namespace) -> TlsFiles | None:
     return TlsFiles(ca=given[0], certificate=given[1], key=given[2])
 
 
+def add_metrics(parser: argparse.ArgumentParser, side: str) -> None:
+    """Add `--metrics-port` and `--metrics-host`."""
+    default_port = METRICS_PORTS[side]
+    group = parser.add_argument_group("metrics", f"what the {side} counts, as Prometheus reads it")
+    group.add_argument(
+        "--metrics-port", type=int, nargs="?", const=default_port, metavar="PORT",
+        help=f"serve them over HTTP; 0 = a port that is free (without PORT: {default_port})",
+    )  # fmt: skip
+    group.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="HOST",
+        help="interface that listens; there is no password (default: %(default)s)",
+    )  # fmt: skip
+
+
+def metrics_endpoint(
+    arguments: argparse.Namespace, registry: CollectorRegistry
+) -> AbstractContextManager[MetricsEndpoint | None]:
+    """The endpoint that `--metrics-port` asks for, or nothing without it."""
+    from adaptive_split.runtime.telemetry import MetricsEndpoint
+
+    if arguments.metrics_port is None:
+        return nullcontext()
+    return MetricsEndpoint(registry, host=arguments.metrics_host, port=arguments.metrics_port)
+
+
+def add_link(parser: argparse.ArgumentParser) -> None:
+    """Add `--link`."""
+    parser.add_argument(
+        "--link", choices=("proxy", "namespaces"), default="proxy",
+        help="how the live link plays a trace: a TCP proxy, or packet by packet between network "
+        "namespaces, with losses and full queues as TCP feels them; needs root (default: proxy)",
+    )  # fmt: skip
+
+
 def add_ray(parser: argparse.ArgumentParser, what: str) -> None:
     """Add `--ray` and `--workers`."""
     parser.add_argument(
@@ -185,8 +224,8 @@ def say(line: str) -> None:
 class Bars:
     """A progress bar per phase on standard error, with the time left."""
 
-    def __init__(self, unit: str = "step") -> None:
-        self._unit = unit
+    def __init__(self, unit: str = "step", *, hidden: bool = False) -> None:
+        self._unit, self._hidden = unit, hidden
         self._bar: Any = None
         self._phase = ""
 
@@ -207,6 +246,7 @@ class Bars:
             self._phase = phase
             self._bar = tqdm(
                 total=total, desc=phase, unit=self._unit, file=sys.stderr, leave=False,
+                disable=self._hidden,
                 bar_format="{desc:<28.28} {percentage:3.0f} % |{bar:24}| {remaining} left",
             )  # fmt: skip
         self._bar.total = total

@@ -15,6 +15,7 @@ from adaptive_split.cli.common import (
     Commands,
     add_command,
     add_controller_bundle,
+    add_link,
     add_ray,
     load_controller,
     load_traces,
@@ -75,6 +76,7 @@ def add_parser(commands: Commands) -> None:
         "--live-seconds", type=float, default=10.0, metavar="S",
         help="length of a window; each controller plays each (default: 10)",
     )  # fmt: skip
+    add_link(parser)
     parser.add_argument(
         "--pictures", type=Path, default=SHIPPED_PICTURES, metavar="DIR",
         help="pictures of the live run (default: the shipped ones)",
@@ -89,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.agents.live_windows import LiveConfig
     from adaptive_split.agents.summary import provenance_of, summarize
     from adaptive_split.cli.tables import controller_table, differences, energy_note
+    from adaptive_split.runtime.namespace_link import check_link
     from adaptive_split.scenario import load_scenario
     from adaptive_split.trace_sets import default_traces
 
@@ -98,8 +101,12 @@ def run(arguments: argparse.Namespace) -> int:
         per_family=arguments.streams,
     )
     live_config = LiveConfig(
-        windows_per_family=arguments.live_windows, block_s=arguments.live_seconds
+        windows_per_family=arguments.live_windows,
+        block_s=arguments.live_seconds,
+        link=arguments.link,
     )
+    if arguments.live:
+        check_link(arguments.link)
     scenario = load_scenario(arguments.scenario)
     learned, controller = load_controller(arguments.controller_bundle, scenario)
     traces, sentence = load_traces(arguments.traces, "test")

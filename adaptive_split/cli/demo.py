@@ -12,6 +12,7 @@ from adaptive_split.cli.common import (
     Commands,
     add_command,
     add_controller_bundle,
+    add_link,
     load_controller,
     new_folder,
     say,
@@ -34,6 +35,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: runs/demo")
     parser.add_argument("--scenario", default="default", help="default: default")
     add_controller_bundle(parser)
+    add_link(parser)
     parser.add_argument("--pictures", type=Path, default=SHIPPED_PICTURES, metavar="DIR",
                         help="default: the shipped ones")  # fmt: skip
     parser.add_argument("--streams", type=int, default=12, metavar="N",
@@ -52,14 +54,18 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.agents.summary import provenance_of, summarize
     from adaptive_split.cli.compare import finish, play_live, print_live, write_records
     from adaptive_split.cli.tables import controller_table, differences, energy_note
+    from adaptive_split.runtime.namespace_link import check_link
     from adaptive_split.scenario import load_scenario
     from adaptive_split.trace_sets import shipped
 
     started = time.monotonic()
     config = CompareConfig(num_seeds=1, per_family=arguments.streams)
     live_config = LiveConfig(
-        windows_per_family=arguments.live_windows, block_s=arguments.live_seconds
+        windows_per_family=arguments.live_windows,
+        block_s=arguments.live_seconds,
+        link=arguments.link,
     )
+    check_link(arguments.link)
     scenario = load_scenario(arguments.scenario)
     learned, controller = load_controller(arguments.controller_bundle, scenario)
     traces = shipped("test")

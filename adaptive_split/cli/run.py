@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,16 +12,19 @@ from adaptive_split.cli.common import (
     Bars,
     Commands,
     add_command,
+    add_metrics,
     add_tls,
+    metrics_endpoint,
     shipped_controller,
     tls_files,
 )
 from adaptive_split.cli.controllers import find_knobs, shipped_training
+from adaptive_split.cli.logs import add_logging
+from adaptive_split.cli.totals import Totals
 from adaptive_split.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from adaptive_split.candidates import CandidateTable
-    from adaptive_split.measurement import FrameReport
     from adaptive_split.runtime.controller import Policy
     from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.runtime.price_loop import PriceLoop
@@ -40,7 +42,8 @@ def add_parser(commands: Commands) -> None:
         "write a record of each. The device is played as slow as the scenario's device profile "
         "says (a Jetson-Nano class in 'default'), so that time and modelled energy belong "
         "together; a machine that slow is not slowed further. Without a usable controller bundle "
-        "the distribution planner decides, and a warning says so.",
+        "the distribution planner decides, and a warning says so. A record that cannot be written "
+        "stops no frame; the exit status is then 2.",
         "adaptive-split run --server 127.0.0.1:50051 --bundle garments --controller sac "
         "--pictures pictures --num-frames 300 --fps 30 --records run.jsonl --insecure",
     )  # fmt: skip
@@ -67,14 +70,18 @@ def add_parser(commands: Commands) -> None:
         "one, as modelled, else this machine's",
     )  # fmt: skip
     add_tls(parser, "server's")
+    add_metrics(parser, "device")
+    add_logging(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer the frames; print what they cost."""
+    from adaptive_split.cli import FAILED
     from adaptive_split.clock import MonotonicClock
     from adaptive_split.runtime.controller import DistributionPlanner, PlannerSettings
     from adaptive_split.runtime.device import Device
+    from adaptive_split.runtime.device_metrics import DeviceMetrics, TimedController
     from adaptive_split.runtime.live import LiveBackend
     from adaptive_split.runtime.live_controller import LiveController
     from adaptive_split.runtime.picture_folder import read_folder
@@ -82,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.runtime.session import Recorder, play_recorded
     from adaptive_split.runtime.setup import Setup
     from adaptive_split.runtime.stages import StageRunner
+    from adaptive_split.runtime.telemetry import new_registry
     from adaptive_split.runtime.transport import GrpcTransport
     from adaptive_split.scenario import load_scenario
 
@@ -104,33 +112,34 @@ def run(arguments: argparse.Namespace) -> int:
     stand_in = DistributionPlanner(table, PlannerSettings())
     loop = price_loop(arguments.mission_hours, scenario, battery)
     controller = LiveController(table, policy, stand_in, loop)
-    count = 0
+    registry = new_registry("device", bundle=scenario.bundle.name, controller=policy.name)
+    metrics = DeviceMetrics(registry, scenario.objective.slo_s)
+    clock, totals = MonotonicClock(), Totals()
     with (
+        metrics_endpoint(arguments, registry),
         RecordWriter(arguments.records) as writer,
         StageRunner(scenario.bundle, parts=scenario.bundle.parts) as stages,
         GrpcTransport(
             arguments.server, scenario.bundle, tls=tls, insecure=tls is None
         ) as transport,
-        Bars("frame") as bars,
+        Bars("frame", hidden=arguments.log_format == "json") as bars,
     ):
         recorder = Recorder(writer, controller)
         device = Device(
-            setup, stages, transport, MonotonicClock(), battery,
-            slowdown=arguments.slowdown, probes=policy.probes,
+            setup, stages, transport, clock, battery,
+            slowdown=arguments.slowdown, probes=policy.probes, on_answer=metrics.count,
         )  # fmt: skip
-
-        def on_frame(report: FrameReport) -> None:
-            nonlocal count
-            count += 1
-            bars("answering frames", count, arguments.num_frames)
-
+        metrics.watch(device, battery)
+        timed = TimedController(controller, clock, metrics.time_decision)
         with LiveBackend(device, lambda seed: folder, arguments.num_frames) as backend:
-            reports = play_recorded(backend, controller, recorder, on_frame=on_frame)
+            for report in play_recorded(backend, timed, recorder):
+                totals.add(report)
+                bars("answering frames", totals.count, arguments.num_frames)
         recorder.close()
     played = range(min(arguments.num_frames, len(folder.labels)))
     known = all(folder.labels[index] is not None for index in played)
-    print(totals(reports, policy.name, known))
-    return 0
+    print(totals.text(policy.name, labels_known=known))
+    return FAILED if recorder.lost else 0
 
 
 def battery_of(scenario: Scenario) -> Battery:
@@ -201,27 +210,3 @@ def load_if_sound(folder: Path, scenario: Scenario) -> tuple[ControllerBundle | 
     except BundleError as error:
         return None, str(error)
     return learned, ""
-
-
-def totals(reports: Sequence[FrameReport], controller: str, labels_known: bool) -> str:
-    """What the run cost, in a few lines."""
-    import numpy as np
-
-    count = len(reports)
-    late = np.array([r.latency_s for r in reports if r.latency_s is not None])
-    p50, p95, p99 = 1e3 * np.percentile(late, (50, 95, 99)) if late.size else [float("nan")] * 3
-    by = {name: sum(r.answered_by == name for r in reports) for name in ("device", "server")}
-    on_time = sum(r.on_time for r in reports)
-    provenance = ", ".join(sorted({r.energy_provenance for r in reports}))
-    lines = [
-        f"{controller}: {count} frames, {by['device']} answered by the device, "
-        f"{by['server']} by the server, {count - sum(by.values())} not started",
-        f"on time {on_time} ({100 * on_time / count:.1f} %), "
-        f"latency p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms",
-        f"per frame: {sum(r.payload_bytes for r in reports) / count:.0f} bytes, "
-        f"{1e3 * sum(r.energy_j for r in reports) / count:.1f} mJ ({provenance})",
-    ]
-    if labels_known:
-        right = sum(r.correct for r in reports)
-        lines.append(f"right and on time {right} ({100 * right / count:.1f} %)")
-    return "\n".join(lines)
