@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from adaptive_split.cli.common import Bars, Commands, add_command, load_controll
 from adaptive_split.errors import ConfigError
 
 if TYPE_CHECKING:
+    from adaptive_split.candidates import CandidateTable
     from adaptive_split.envs.vector_env import TraceVectorEnv
-    from adaptive_split.planner import Moment
+    from adaptive_split.runtime.backend import Situation
+    from adaptive_split.runtime.live_controller import LiveController
     from adaptive_split.runtime.simulator import Simulator
     from adaptive_split.runtime.transport import GrpcTransport
     from adaptive_split.scenario import Scenario
@@ -29,9 +32,9 @@ def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
         commands, "bench", "time decisions, simulator, codec or transport here",
-        "decision: one frame's decision with every controller. simulator: frames per second. "
-        "codec: encoding and decoding every payload. transport: a payload to a server process on "
-        "this machine and back.",
+        "decision: one frame's decision with every controller that can run live. simulator: "
+        "frames per second. codec: encoding and decoding every payload. transport: a payload to a "
+        "server process on this machine and back.",
         "adaptive-split bench decision --json",
     )  # fmt: skip
     parser.add_argument("what", choices=tuple(BENCHES))
@@ -65,38 +68,70 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def bench_decision(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
-    """Decide one frame at a time on moments of a simulated run."""
-    from adaptive_split.agents.roster import make_policy
-    from adaptive_split.runtime.simulator import Simulator
-    from adaptive_split.runtime.streams import StreamSource
-    from adaptive_split.trace_sets import shipped
+    """Decide one frame at a time in the situations of a simulated run, with all that can run live.
+
+    A frame's decision begins with its situation: what is known is laid out, which `observation_`
+    times, and handed to the policy, which `decision_` times; `cpu_` counts this thread alone.
+    """
+    from adaptive_split.agents.roster import HINDSIGHT, NAMES, SIMULATED_ONLY, make_policy
+    from adaptive_split.runtime.live_controller import LiveController
 
     learned, _ = load_controller(None, scenario)
     table = scenario.table("policy")
-    source = StreamSource(scenario, table.outcomes, shipped("train"))
-    simulator = Simulator(table, source.draw_evenly(1, seed=0)[:1])
-    driver = make_policy("distribution-planner", table, learned)
-    moments: list[Moment] = []
-    while not simulator.done.all() and len(moments) < repeats:
-        moments.append(simulator.moment())
-        simulator.step(driver.choose(moments[-1]))
-    names = ["sac"] * (learned is not None)
-    names += ["planner", "distribution-planner", "two-window-planner"]
-    found = {}
-    for name in names:
-        policy = make_policy(name, table, learned)
-        policy.choose(moments[0])
-        times = []
-        for index in range(repeats):
-            moment = moments[index % len(moments)]
-            times.append(_timed(partial(policy.choose, moment)))
-            bars(f"deciding: {name}", index + 1, repeats)
-        found[name] = _spread(times)
+    situations = _situations(scenario, table, repeats)
+    found: Numbers = {}
+    for index, name in enumerate(NAMES):
+        bars("deciding", index + 1, len(NAMES))
+        if name not in HINDSIGHT and name not in SIMULATED_ONLY:
+            with suppress(ConfigError):  # it has no knobs, or no network, here
+                controller = LiveController(table, make_policy(name, table, learned))
+                found[name] = _decision_times(controller, situations, repeats)
     first = next(iter(found))
     return {
         "controller": first, **found[first], "decisions_per_s": 1 / found[first]["mean_s"],
         "candidates": len(table.grid), **{n: one for n, one in found.items() if n != first},
     }  # fmt: skip
+
+
+def _situations(scenario: Scenario, table: CandidateTable, count: int) -> list[Situation]:
+    """Situations of a run that the distribution planner decides, at most `count`."""
+    from adaptive_split.agents.roster import make_policy
+    from adaptive_split.runtime.live_controller import LiveController
+    from adaptive_split.runtime.simulator_backend import SimulatorBackend
+    from adaptive_split.runtime.streams import StreamSource
+    from adaptive_split.trace_sets import shipped
+
+    source = StreamSource(scenario, table.outcomes, shipped("train"))
+    stream = source.draw_evenly(1, seed=0)[0]
+    backend = SimulatorBackend(table, lambda seed: stream)
+    driver = LiveController(table, make_policy("distribution-planner", table, None))
+    situations, done = [backend.reset(0)], False
+    while not done and len(situations) < count:
+        following, _, done = backend.step(driver.decide(situations[-1]))
+        situations.append(following)
+    return situations
+
+
+def _decision_times(
+    controller: LiveController, situations: list[Situation], repeats: int
+) -> dict[str, float]:
+    times: dict[str, list[float]] = {"": [], "cpu_": [], "observation_": [], "decision_": []}
+    controller.decide(situations[0])
+    for index in range(repeats):
+        situation = situations[index % len(situations)]
+        begin_s = time.thread_time()
+        times[""].append(_timed(partial(controller.decide, situation)))
+        times["cpu_"].append(time.thread_time() - begin_s)
+        times["observation_"].append(_timed(partial(controller.now, situation)))
+        now = controller.now(situation)
+        times["decision_"].append(_timed(partial(controller.ask, controller.policy, now)))
+    spreads = {prefix: _spread(values) for prefix, values in times.items()}
+    parts = {
+        f"{prefix}{key}": spread[key]
+        for prefix, spread in spreads.items()
+        for key in ("p50_s", "p99_s")
+    }
+    return spreads[""] | parts
 
 
 def bench_simulator(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:

@@ -26,6 +26,8 @@ from adaptive_split.planner import (
 )
 
 Choice = NDArray[np.int64]
+NEWEST_WEIGHT = 0.3
+"""Of the newest request in the planner's mean."""
 
 
 class Policy(Protocol):
@@ -71,7 +73,7 @@ def _best(
 
 
 class Planner:
-    """Greedy on an exponentially weighted mean of rate and delay (weight .3 for the newest)."""
+    """Greedy on an exponentially weighted mean of rate and delay."""
 
     name = "planner"
     probes = True
@@ -82,7 +84,7 @@ class Planner:
     def choose(self, moment: Moment) -> Choice:
         """Take the candidate of highest predicted utility at the mean link."""
         rate, delay, valid = link_pairs(moment)
-        weight = 0.3 * 0.7 ** np.arange(rate.shape[1]) * valid
+        weight = NEWEST_WEIGHT * (1 - NEWEST_WEIGHT) ** np.arange(rate.shape[1]) * valid
         weight /= weight.sum(1, keepdims=True)
         mean_rate = (rate * weight).sum(1, keepdims=True) * self.settings.safety
         mean_delay = (delay * weight).sum(1, keepdims=True)
@@ -243,7 +245,7 @@ class ForecastController:
                 f"got {weights.payload_mean.shape}; train it with this version"
             )
         self.table, self.weights, self.prices = table, weights, prices
-        self._has_residual = bool(np.any(weights.residual[-2]) or np.any(weights.residual[-1]))
+        self.has_residual = bool(np.any(weights.residual[-2]) or np.any(weights.residual[-1]))
         self.guard_candidate, self.guard_margin = guard_candidate, guard_margin
         self.kept, self.probes = kept, kept is None
 
@@ -252,7 +254,7 @@ class ForecastController:
         weights = self.weights
         on_time = forecast(weights, view.context, view.payloads)
         planned = combine(self.table, view.base, view.gain, on_time)
-        if not self._has_residual:
+        if not self.has_residual:
             return planned
         index = self.table.grid.payload_index
         return planned + value_residual(
@@ -263,7 +265,10 @@ class ForecastController:
         """Take the candidate of highest value, or the guard's."""
         if self.kept is not None:
             return np.full(len(moment.slack_s), self.kept)
-        values = self.values(observe(self.table, moment, self.prices))
+        return self.pick(self.values(observe(self.table, moment, self.prices)))
+
+    def pick(self, values: Floats) -> Choice:
+        """Take the candidate of highest value, or the guard's; values are `(L, N)`."""
         best: Choice = np.asarray(values.argmax(1))
         if self.guard_candidate is None:
             return best
