@@ -51,7 +51,8 @@ README = Path(__file__).parents[2] / "README.md"
 def commands_of(text):
     """The lines of a page's shell blocks that run our command."""
     blocks = text.split("```sh\n")[1:]
-    lines = [line for block in blocks for line in block.split("```")[0].splitlines()]
+    whole = [block.split("```")[0].replace("\\\n", " ") for block in blocks]
+    lines = [line for block in whole for line in block.splitlines()]
     return [line for line in lines if line.startswith("adaptive-split ")]
 
 
