@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from adaptive_split.agents.evaluate import lane_utility
+from adaptive_split.agents.future import learn_future
 from adaptive_split.agents.rivals import make_rival
 from adaptive_split.agents.sac import CandidateSAC
 from adaptive_split.agents.task import DISTRIBUTION, Task
@@ -89,6 +90,10 @@ def run(
     for task in tasks:
         rival = make_rival(DISTRIBUTION, task.table, task.tuned)
         ours = ForecastController(task.table, weights, prices or task.prices)
+        if name.startswith("future"):
+            source = StreamSource(task.scenario, task.table.outcomes, traces)
+            learned = learn_future(ours, source, seed)
+            ours = ForecastController(task.table, learned, prices or task.prices)
         apart = lane_utility(ours, task.table, task.streams)
         apart = apart - lane_utility(rival, task.table, task.streams)
         rows.append([float(apart.mean()), float(apart.std() / len(apart) ** 0.5)])
@@ -154,9 +159,9 @@ VARIANTS: dict[str, tuple[TrainConfig, Change | None, BacklogPrices | None]] = {
     "no-counterfactuals": (DEFAULT, hide_counterfactuals, None),
     "varied-streams": (replace(DEFAULT, vary=True), None, None),
     "curriculum": (replace(DEFAULT, curriculum=0.5), None, None),
-    "future": (replace(DEFAULT, future=True), None, None),
+    "future": (DEFAULT, None, None),
     "no-prices": (DEFAULT, None, FREE),
-    "future-no-prices": (replace(DEFAULT, future=True), None, FREE),
+    "future-no-prices": (DEFAULT, None, FREE),
     "no-history": (DEFAULT, blind(HISTORY), None),
     "one-link-quantile": (DEFAULT, blind(QUANTILES), None),
     "two-steps": (replace(DEFAULT, gradient_steps=2), None, None),

@@ -4,7 +4,9 @@
 per seed, `transfer` settles it in the others, `play` plays everybody on the test traces, `table`
 prints what came out. Each step writes below
 OUT and goes on where it was interrupted. Scenarios that no policy was trained for show how it
-transfers.
+transfers. With `--halves swapped` every step does the same below OUT/swapped, the two halves of the
+pictures in each other's role; `cross` then prints the tables over both directions: each picture
+is judged, and never by a controller that decided with it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,11 @@ from adaptive_split.agents.tune import tune_rivals
 from adaptive_split.candidates import CandidateTable
 from adaptive_split.cli.train import export
 from adaptive_split.errors import ConfigError
+from adaptive_split.outcomes import Outcomes
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 from adaptive_split.runtime.streams import Stream, StreamSource
-from adaptive_split.scenario import load_scenario
+from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace
 from adaptive_split.trace_sets import default_traces
 
@@ -48,6 +52,10 @@ IN_HINDSIGHT = (
 )  # fmt: skip
 SIMPLE = ("two-arm", "best-pair", "busy-skip", "neurosurgeon", "dynamic-split", "spinn", "dyno")
 """Rules without an estimate of what may happen; the best one must not win in any link family."""
+SAC = "sac"
+SWAPPED = "swapped"
+Values = np.ndarray[Any, Any]
+OTHER_HALF = {"policy": "judge", "judge": "policy"}
 
 
 def main() -> None:
@@ -60,10 +68,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--frames", type=int, default=TrainConfig().num_frames)
     parser.add_argument("--streams", type=int, default=50, help="per link family, to judge on")
+    parser.add_argument(
+        "--halves", choices=("given", SWAPPED), default="given", help="roles of the pictures"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.halves == SWAPPED:
+        arguments.out = arguments.out / SWAPPED
     arguments.out.mkdir(parents=True, exist_ok=True)
     STEPS[arguments.step](arguments)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SwappedScenario(Scenario):
+    """A scenario whose halves of the pictures have changed roles."""
+
+    def outcomes(self, subset: str) -> Outcomes:
+        """Load the other half than the one asked for."""
+        return Scenario.outcomes(self, OTHER_HALF[subset])
+
+
+def scenario_of(letter: str, arguments: argparse.Namespace) -> Scenario:
+    """A scenario of the benchmark, with the halves of the pictures as asked for."""
+    given = load_scenario(SCENARIOS[letter])
+    if arguments.halves != SWAPPED:
+        return given
+    return SwappedScenario(**{field.name: getattr(given, field.name) for field in fields(given)})
 
 
 def tune(arguments: argparse.Namespace) -> None:
@@ -72,7 +102,7 @@ def tune(arguments: argparse.Namespace) -> None:
         file = arguments.out / f"tuned-{letter}.json"
         if file.exists():
             continue
-        scenario = load_scenario(SCENARIOS[letter])
+        scenario = scenario_of(letter, arguments)
         table = scenario.table("policy")
         source = StreamSource(scenario, table.outcomes, traces("train", arguments))
         found = tune_rivals(table, source.draw_evenly(24, 0), _say)
@@ -81,7 +111,7 @@ def tune(arguments: argparse.Namespace) -> None:
 
 def task(letter: str, arguments: argparse.Namespace) -> Task:
     """The scenario with the knobs that `tune` found and its validation streams."""
-    scenario = load_scenario(SCENARIOS[letter])
+    scenario = scenario_of(letter, arguments)
     table = scenario.table("policy")
     tuned = json.loads((arguments.out / f"tuned-{letter}.json").read_text(encoding="utf-8"))
     source = StreamSource(scenario, table.outcomes, traces("validation", arguments))
@@ -102,9 +132,12 @@ def train(arguments: argparse.Namespace) -> None:
         if any(letter in TRAINED for letter in missing):
             learned = learn(taught, learning, config, _say)
             for letter in missing:
-                settled = settle(tasks[letter], learned.weights)
-                _say(f"{letter}: {settled.validation}, {settled.prices}, trust {settled.trust}, "
-                     f"guard {settled.guard_margin}, adapts {settled.adapts}")  # fmt: skip
+                settled = settle(tasks[letter], learned.weights, learning, seed)
+                _say(
+                    f"{letter}: {settled.validation}, {settled.prices}, trust {settled.trust}, "
+                    f"future {settled.future}, guard {settled.guard_margin}, "
+                    f"adapts {settled.adapts}"
+                )
                 place = arguments.out / f"seed-{seed}" / letter
                 export(tasks[letter], learned, settled, config, learning, checking, place)
 
@@ -131,7 +164,7 @@ def transfer(arguments: argparse.Namespace) -> None:
 def play(arguments: argparse.Namespace) -> None:
     """Play everybody on the same streams of the test traces; utilities per stream."""
     for letter in arguments.only:
-        scenario = load_scenario(SCENARIOS[letter])
+        scenario = scenario_of(letter, arguments)
         deciding, judging = scenario.table("policy"), scenario.table("judge")
         source = StreamSource(scenario, judging.outcomes, traces("test", arguments))
         streams = source.draw_evenly(arguments.streams, 0)
@@ -191,11 +224,22 @@ def _static(tuned: Mapping[str, Any], scenario: Any) -> str:
 
 def table(arguments: argparse.Namespace) -> None:
     """Print the tables as Markdown."""
+    _tables(arguments, [arguments.out], arguments.out / "summary.json")
+
+
+def cross(arguments: argparse.Namespace) -> None:
+    """Print the tables over both directions: the halves as given, and swapped."""
+    folders = [arguments.out, arguments.out / SWAPPED]
+    _tables(arguments, folders, arguments.out / "summary-crossed.json")
+
+
+def _tables(arguments: argparse.Namespace, folders: Sequence[Path], out: Path) -> None:
     summaries = {}
     for letter in arguments.only:
-        file = arguments.out / f"played-{letter}.json"
-        if file.exists():
-            summaries[letter] = summarize(json.loads(file.read_text(encoding="utf-8")))
+        files = [folder / f"played-{letter}.json" for folder in folders]
+        if all(file.exists() for file in files):
+            boards = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+            summaries[letter] = summarize(boards)
     for letter, one in summaries.items():
         print(f"\n## {letter}: `{SCENARIOS[letter]}`"
               + (" (never trained on)" if letter in UNSEEN else ""))  # fmt: skip
@@ -206,52 +250,82 @@ def table(arguments: argparse.Namespace) -> None:
             print(f"| {name} | {row['utility']:.4f} | {row['difference']} | {cells} |")
         for line in one["lines"]:
             print(f"\n{line}")
-    text = json.dumps(summaries, indent=1)
-    (arguments.out / "summary.json").write_text(text + "\n", encoding="utf-8")
+    out.write_text(json.dumps(summaries, indent=1) + "\n", encoding="utf-8")
 
 
-def summarize(played: Mapping[str, Any]) -> dict[str, Any]:
-    """Utility and paired difference of everybody, and the shares of the room."""
-    utility = {name: np.array(values) for name, values in played["utility"].items()}
-    seeds = sorted(name for name in utility if name.startswith("sac-"))
-    sac = interquartile_mean(np.stack([utility.pop(name) for name in seeds]))
-    utility = {f"sac ({len(seeds)} seeds)": sac, **utility}
-    bootstrap = Bootstrap(played["family"], played["file"])
-    family = np.array(played["family"])
-    names = sorted(set(played["family"]))
-    ranked = sorted(utility, key=lambda name: -bootstrap.weights @ utility[name])
+def summarize(boards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Utility and paired difference of everybody, and the shares of the room.
+
+    Args:
+        boards: What was played, in one direction or in both; streams of a trace file are one
+            cluster in all of them.
+    """
+    everybody = [_seeds_as_one(board) for board in boards]
+    common = [name for name in everybody[0] if all(name in one for one in everybody)]
+    utility = {name: np.concatenate([one[name] for one in everybody]) for name in common}
+    families = [name for board in boards for name in board["family"]]
+    bootstrap = Bootstrap(families, [name for board in boards for name in board["file"]])
+    family, names = np.array(families), sorted(set(families))
     rows = {}
-    for name in ranked:
-        apart = bootstrap.estimate(sac - utility[name])
-        rows[name] = {
+    for name in sorted(utility, key=lambda name: -bootstrap.weights @ utility[name]):
+        apart = bootstrap.estimate(utility[SAC] - utility[name])
+        rows[_label(name, boards)] = {
             "utility": float(bootstrap.weights @ utility[name]),
-            "difference": "" if name.startswith("sac") else
+            "difference": "" if name == SAC else
             f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]",
             "families": [float(utility[name][family == one].mean()) for one in names],
         }  # fmt: skip
+    lines = _room(utility, bootstrap) + _rules(utility, family)
+    return {"families": names, "rows": rows, "lines": lines}
+
+
+def _room(utility: Mapping[str, Values], bootstrap: Bootstrap) -> list[str]:
     planner, lines = utility["distribution-planner"], []
-    for oracle in ("oracle", "oracle-pictures"):
-        room = bootstrap.ratio(sac - planner, utility[oracle] - planner)
+    for oracle in [name for name in ("oracle", "oracle-pictures") if name in utility]:
+        room = bootstrap.ratio(utility[SAC] - planner, utility[oracle] - planner)
         if room is not None:
             lines.append(
                 f"share of the room from the distribution planner to the {oracle}: "
                 f"{100 * room.value:.0f} % [{100 * room.low:.0f}, {100 * room.high:.0f}]"
             )
+    return lines
+
+
+def _rules(utility: Mapping[str, Values], family: Values) -> list[str]:
+    lines = []
     for tuning, rules in (
         ("tuned on training traces", SIMPLE),
         ("picked in hindsight", [name for name in IN_HINDSIGHT[:4] if name in utility]),
     ):
-        worst = {
-            one: max(utility[rule][family == one].mean() for rule in rules)
-            - sac[family == one].mean()
-            for one in names
-        }
-        told = ", ".join(f"{one} {value:+.4f}" for one, value in worst.items())
+        if not rules:
+            continue
+        told = ", ".join(
+            f"{one} {max(utility[rule][here].mean() for rule in rules) - sac:+.4f}"
+            for one in np.unique(family)
+            for here in [family == one]
+            for sac in [utility[SAC][here].mean()]
+        )
         lines.append(f"best simple rule {tuning} minus sac: {told}")
-    return {"families": names, "rows": rows, "lines": lines}
+    return lines
 
 
-def interquartile_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _seeds_as_one(board: Mapping[str, Any]) -> dict[str, Values]:
+    """Utilities by controller, the interquartile mean of the seeds first."""
+    utility = {name: np.array(values) for name, values in board["utility"].items()}
+    seeds = [utility.pop(name) for name in _seeds_of(board)]
+    return {SAC: interquartile_mean(np.stack(seeds)), **utility}
+
+
+def _seeds_of(board: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in board["utility"] if name.startswith("sac-"))
+
+
+def _label(name: str, boards: Sequence[Mapping[str, Any]]) -> str:
+    counts = " + ".join(str(len(_seeds_of(board))) for board in boards)
+    return f"{SAC} ({counts} seeds)" if name == SAC else name
+
+
+def interquartile_mean(values: Values) -> Values:
     """Mean over the seeds between the quartiles of mean utility; `(R, B)` to `(B,)`."""
     order = np.argsort(values.mean(1))
     cut = len(values) // 4
@@ -271,6 +345,7 @@ def _say(line: str) -> None:
 
 STEPS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "tune": tune, "train": train, "transfer": transfer, "play": play, "table": table,
+    "cross": cross,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -115,20 +115,21 @@ class Residual(nn.Module):
 
 def export_weights(forecast: Forecast, residual: Residual) -> ForecastWeights:
     """Copy the weights for the numpy twins."""
-
-    def arrays(*layers: nn.Module) -> tuple[NDArray[np.float32], ...]:
-        return tuple(
-            values.detach().numpy().T.copy()
-            for layer in layers
-            for values in (layer.weight, layer.bias)
-            if isinstance(values, Tensor)
-        )
-
     return ForecastWeights(
         context_mean=forecast.context_mean.numpy().copy(),
         context_scale=forecast.context_scale.numpy().copy(),
         payload_mean=forecast.payload_mean.numpy().copy(),
         payload_scale=forecast.payload_scale.numpy().copy(),
-        forecast=arrays(*forecast.context_layers, *forecast.payload_layers),
-        residual=arrays(*residual.layers),
+        forecast=layer_arrays(*forecast.context_layers, *forecast.payload_layers),
+        residual=layer_arrays(*residual.layers),
+    )
+
+
+def layer_arrays(*layers: nn.Module) -> tuple[NDArray[np.float32], ...]:
+    """Copy weights, as `(in, out)`, and biases of linear layers."""
+    return tuple(
+        values.detach().numpy().T.copy()
+        for layer in layers
+        for values in (layer.weight, layer.bias)
+        if isinstance(values, Tensor)
     )

@@ -6,8 +6,9 @@ residual may add what the formula leaves out.
 
 Link and server do not depend on the action, so a simulator can tell what every payload would have
 met (`info["payload_on_time"]`): the forecast then learns from all of them at once by cross-entropy,
-and the residual stays at zero. Where there are no counterfactuals (live, logs), the residual learns
-the taken action's value by the ordinary SAC target (Haarnoja et al., arXiv 1812.05905, eq. 5-6).
+and the residual stays at zero until `future.learn_future` fits it to rollouts. Where there are no
+counterfactuals (live, logs), the residual learns the taken action's value by the ordinary SAC
+target (Haarnoja et al., arXiv 1812.05905, eq. 5-6).
 
 Over a finite set the soft-optimal actor is known in closed form, `softmax(Q / temperature)`; so no
 actor network is fitted to it. The temperature is tuned to a target entropy as in that paper's
@@ -190,7 +191,6 @@ class CandidateSAC(OffPolicyAlgorithm):
         batch_size: int = 256,
         gamma: float = 0.9,
         gradient_steps: int = 1,
-        future: bool = False,
         seed: int | None = None,
         tensorboard_log: str | None = None,
         verbose: int = 0,
@@ -218,7 +218,6 @@ class CandidateSAC(OffPolicyAlgorithm):
         )
         self._setup_model()
         self._normalized = False
-        self.future = future
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
@@ -261,11 +260,10 @@ class CandidateSAC(OffPolicyAlgorithm):
     def _taken_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Squared error to the SAC target of the taken action.
 
-        Learnt where no counterfactual is known and, with `future`, everywhere. The mean of the next
-        states' values is taken off, per scenario (an average-reward target): the planned value
-        holds this frame's utility alone.
+        Learnt where no counterfactual is known. The mean of the next states' values is taken off,
+        per scenario (an average-reward target): the planned value holds this frame's utility alone.
         """
-        learnt = (batch["on_time"] == UNKNOWN).all(1) | self.future
+        learnt = (batch["on_time"] == UNKNOWN).all(1)
         if not bool(learnt.any()):
             return torch.zeros(())
         self.policy.residual_used = True

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from adaptive_split.agents.shards import LocalShards, Shards
 from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS
 
@@ -54,9 +55,24 @@ class Layout:
 class TraceVecEnv(VecEnv):
     """The lanes of several `TraceVectorEnv` side by side; infos carry the counterfactuals."""
 
-    def __init__(self, *envs: TraceVectorEnv) -> None:
+    def __init__(
+        self,
+        *envs: TraceVectorEnv,
+        scenario_of: Sequence[int] | None = None,
+        shards: Shards | None = None,
+    ) -> None:
+        """Put them side by side.
+
+        Args:
+            envs: In the order of their scenarios.
+            scenario_of: Index of each one's scenario; by default each has one of its own.
+            shards: Where equal ones are played; by default these are.
+        """
         self.envs = envs
-        self.layout = Layout([env.table.grid.payload_index.tolist() for env in envs])
+        self.scenario_of = range(len(envs)) if scenario_of is None else scenario_of
+        self.shards = LocalShards(envs) if shards is None else shards
+        first = [self.scenario_of.index(which) for which in sorted(set(self.scenario_of))]
+        self.layout = Layout([envs[index].table.grid.payload_index.tolist() for index in first])
         ends = np.cumsum([env.num_envs for env in envs])
         self._lanes_of = [
             slice(int(end) - env.num_envs, int(end)) for env, end in zip(envs, ends, strict=True)
@@ -67,6 +83,7 @@ class TraceVecEnv(VecEnv):
         super().__init__(int(ends[-1]), space, spaces.Discrete(self.layout.num_candidates))
         self._actions = np.zeros(self.num_envs, np.int64)
         self._next_seed: int | None = None
+        self._later_seeds = np.random.default_rng()
 
     @property
     def env(self) -> TraceVectorEnv:
@@ -76,15 +93,19 @@ class TraceVecEnv(VecEnv):
     def reset(self) -> Floats32:
         """Start every lane on a fresh stream."""
         seed, self._next_seed = self._next_seed, None
-        found = []
-        for index, env in enumerate(self.envs):
-            observation, _ = env.reset(seed=None if seed is None else seed + 7919 * index)
-            found.append(self.layout.pad(observation, index))
-        return np.concatenate(found)
+        first = int(self._later_seeds.integers(2**31)) if seed is None else seed
+        found = self.shards.reset([first + 7919 * index for index in range(len(self.envs))])
+        return np.concatenate(
+            [
+                self.layout.pad(seen, which)
+                for seen, which in zip(found, self.scenario_of, strict=True)
+            ]
+        )
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the next reset."""
         self._next_seed = seed
+        self._later_seeds = np.random.default_rng(seed)
         return [seed] * self.num_envs
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
@@ -95,16 +116,18 @@ class TraceVecEnv(VecEnv):
         """Take the actions in all lanes."""
         seen, rewards, ends = [], [], []
         infos: list[dict[str, Any]] = []
-        for index, (env, lanes) in enumerate(zip(self.envs, self._lanes_of, strict=True)):
-            observation, reward, _, ended, shared = env.step(self._actions[lanes])
-            seen.append(self.layout.pad(observation, index))
+        steps = self.shards.step([self._actions[lanes] for lanes in self._lanes_of])
+        for which, (observation, reward, _, ended, shared) in zip(
+            self.scenario_of, steps, strict=True
+        ):
+            seen.append(self.layout.pad(observation, which))
             rewards.append(reward)
             ends.append(ended)
             mine: list[dict[str, Any]] = [
                 {"payload_on_time": row} for row in shared["payload_on_time"]
             ]
             if ended.any():
-                final = self.layout.pad(shared["final_obs"], index)
+                final = self.layout.pad(shared["final_obs"], which)
                 for lane in np.flatnonzero(ended):
                     mine[lane]["TimeLimit.truncated"] = True
                     mine[lane]["terminal_observation"] = final[lane]
@@ -115,7 +138,8 @@ class TraceVecEnv(VecEnv):
         )  # fmt: skip
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Let the simulators go."""
+        self.shards.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """Read an attribute of the environments, one entry per lane."""

@@ -11,7 +11,7 @@ import torch
 from adaptive_split.agents import task as preparation
 from adaptive_split.agents.cluster import Workers
 from adaptive_split.agents.task import Settled, Task
-from adaptive_split.agents.train import Learned, TrainConfig, learn
+from adaptive_split.agents.train import Learned, Spread, TrainConfig, learn
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
 
@@ -33,6 +33,8 @@ class Training:
     """Where learning curves go, in a folder per seed."""
     checkpoints: Path | None = None
     """Where the states of trainings are saved and found, in a folder per seed."""
+    spread: Spread | None = None
+    """Where the simulators of a training play; by default where it runs."""
 
 
 def prepare_all(
@@ -90,5 +92,8 @@ def _learn(training: Training, seed: int) -> tuple[Learned, list[Settled]]:
         training.progress,
         None if log is None else str(log),
         state,
+        training.spread,
     )
-    return learned, [preparation.settle(task, learned.weights) for task in training.tasks]
+    return learned, [
+        preparation.settle(task, learned.weights, training.traces, seed) for task in training.tasks
+    ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from adaptive_split.agents.baselines import Static
 from adaptive_split.agents.evaluate import lane_utility, mean_utility
+from adaptive_split.agents.future import learn_future
 from adaptive_split.agents.rivals import make_rival
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED
 from adaptive_split.agents.tune import tune_rivals
@@ -28,6 +29,8 @@ SETTLED_PRICES = tuple(product((0.1, 0.3), ((0.03, 0.0), (0.1, 0.0), (0.0, 0.03)
 """Backlog prices, device and (uplink, occupied), tried besides the distribution planner's."""
 TRUSTS = (1.0, 0.75, 0.5)
 """Factors tried on the learned correction of the planner's log odds."""
+FUTURES = (0.0, 0.5, 1.0)
+"""Factors tried on the learned future; with 0 it costs no time when deciding."""
 WORTH = 0.0005
 """Utility by which adapting must beat the best static decision on validation to be used at all."""
 SURE = 2.0
@@ -84,6 +87,8 @@ class Settled:
     """The networks, trusted as far as validation allows."""
     trust: float
     """Factor on their correction of the planner's log odds."""
+    future: float
+    """Factor on the learned future; 0 where none was learned."""
     prices: BacklogPrices
     guard_margin: float | None
     """Margin by which a decision must beat the best static one; none = no guard."""
@@ -129,42 +134,73 @@ def prepare(
     return Task(scenario=scenario, table=table, tuned=tuned, streams=streams)
 
 
-def settle(task: Task, weights: ForecastWeights) -> Settled:
-    """Pick prices, trust, guard and probes for networks that may never have seen the scenario.
+def settle(
+    task: Task, weights: ForecastWeights, traces: Sequence[Trace] | None = None, seed: int = 0
+) -> Settled:
+    """Pick prices, trust, future, guard and probes for networks that may not know the scenario.
 
-    The networks see neither prices nor guard, so no training is needed. One knob is picked after
-    the other.
+    The forecast sees neither prices nor guard, so it need not be trained again. One knob is picked
+    after the other.
+
+    Args:
+        task: The scenario.
+        weights: The networks; a residual among them is left out.
+        traces: Training traces, to learn the future part of values by rollouts with the prices
+            picked; without any, there is no future part.
+        seed: Of that learning.
     """
 
     @cache
-    def values(prices: BacklogPrices, trust: float, margin: float | None) -> Floats:
+    def values(
+        prices: BacklogPrices, networks: ForecastWeights, margin: float | None = None
+    ) -> Floats:
         controller = ForecastController(
-            task.table, scaled(weights, trust), prices,
+            task.table, networks, prices,
             guard_candidate=None if margin is None else task.static, guard_margin=margin or 0.0,
         )  # fmt: skip
         return lane_utility(controller, task.table, task.streams)
 
-    def value(prices: BacklogPrices, trust: float = 1.0, margin: float | None = None) -> float:
-        return float(values(prices, trust, margin).mean())
+    def value(
+        prices: BacklogPrices, networks: ForecastWeights, margin: float | None = None
+    ) -> float:
+        return float(values(prices, networks, margin).mean())
 
+    trusted = {trust: with_future(scaled(weights, trust), 0.0) for trust in TRUSTS}
     tried = [
         BacklogPrices(device=device, uplink=uplink, occupied=occupied)
         for device, (uplink, occupied) in SETTLED_PRICES
     ]
-    prices = max(dict.fromkeys([task.prices, *tried]), key=value)
-    trust = max(TRUSTS, key=lambda factor: value(prices, factor))
-    margin = max(GUARD_MARGINS, key=lambda option: value(prices, trust, option))
-    best = value(prices, trust, margin)
+    prices = max(
+        dict.fromkeys([task.prices, *tried]), key=lambda option: value(option, trusted[1.0])
+    )
+    trust = max(TRUSTS, key=lambda factor: value(prices, trusted[factor]))
+    futures = {0.0: trusted[trust]}
+    if traces is not None:
+        source = StreamSource(task.scenario, task.table.outcomes, traces)
+        controller = ForecastController(task.table, trusted[trust], prices)
+        learned = learn_future(controller, source, seed)
+        futures |= {factor: with_future(learned, factor) for factor in FUTURES if factor}
+    future = max(futures, key=lambda factor: value(prices, futures[factor]))
+    margin = max(GUARD_MARGINS, key=lambda option: value(prices, futures[future], option))
+    best = value(prices, futures[future], margin)
     static = lane_utility(Static(task.static), task.table, task.streams)
-    gain = values(prices, trust, margin) - static
+    gain = values(prices, futures[future], margin) - static
     least = max(WORTH, SURE * float(gain.std()) / len(gain) ** 0.5)
     validation = {name: task.utility_of(name) for name in (BEST_STATIC, *BAR)}
     adapts = float(gain.mean()) >= least
     validation[LEARNED] = best if adapts else validation[BEST_STATIC]
-    return Settled(scaled(weights, trust), trust, prices, margin, adapts, validation)
+    return Settled(futures[future], trust, future, prices, margin, adapts, validation)
 
 
 def scaled(weights: ForecastWeights, trust: float) -> ForecastWeights:
     """The same networks with their correction of the planner's log odds times a factor."""
     *layers, last, bias = weights.forecast
     return replace(weights, forecast=(*layers, last * np.float32(trust), bias * np.float32(trust)))
+
+
+def with_future(weights: ForecastWeights, factor: float) -> ForecastWeights:
+    """The same networks with the future part of the values times a factor."""
+    *layers, last, bias = weights.residual
+    return replace(
+        weights, residual=(*layers, last * np.float32(factor), bias * np.float32(factor))
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from adaptive_split.agents.checkpoint import Arrays, Checkpointer, arrays_of, weights_of
 from adaptive_split.agents.sac import CandidateSAC
 from adaptive_split.agents.sb3_env import TraceVecEnv
+from adaptive_split.agents.shards import Maker, Shards
 from adaptive_split.agents.task import Task
 from adaptive_split.agents.variation import Variation
 from adaptive_split.envs.curriculum import Curriculum
@@ -21,6 +23,9 @@ from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.controller import ForecastWeights
 from adaptive_split.trace import Trace
+
+Spread = Callable[[Sequence[Maker]], Shards]
+"""Makes simulators somewhere else and plays them there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,8 @@ class TrainConfig:
     """Of all scenarios together."""
     num_envs: int = 128
     """Lanes of all scenarios together."""
+    num_simulators: int = 1
+    """Simulators of each scenario, which share its lanes; another number draws other streams."""
     learning_rate: float = 1e-3
     """Falls linearly to a twentieth."""
     batch_size: int = 512
@@ -41,10 +48,8 @@ class TrainConfig:
     """Whether half of the streams are varied beyond what was recorded; see `Variation`."""
     curriculum: float = 0.0
     """Share of the streams drawn where the policy loses to the planner; see `Curriculum`."""
-    future: bool = False
-    """Whether the residual learns the bootstrapped future."""
     gamma: float = 0.9
-    """Discount per frame of that future."""
+    """Discount per frame of the SAC target, where no counterfactuals are known."""
     tuning_per_family: int = 24
     """Streams per family on which rivals are tuned."""
     validation_per_family: int = 12
@@ -58,7 +63,7 @@ class TrainConfig:
                 "streams must either be varied or follow the curriculum; got vary=True and "
                 f"curriculum={self.curriculum!r}; leave one of them out"
             )
-        for name in ("num_frames", "num_envs", "checkpoints"):
+        for name in ("num_frames", "num_envs", "num_simulators", "checkpoints"):
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name} of a training must be 1 or more; got {value!r}")
@@ -82,6 +87,7 @@ def learn(
     progress: Callable[[int, int], None] = lambda *_: None,
     tensorboard_log: str | None = None,
     checkpoints: Path | None = None,
+    spread: Spread | None = None,
 ) -> Learned:
     """Train the forecast on all tasks at once and return the best checkpoint.
 
@@ -94,10 +100,11 @@ def learn(
         tensorboard_log: Where to write learning curves, if anywhere.
         checkpoints: Folder to save the state of the training in, and to go on from what it holds;
             with one, all lanes start anew at every checkpoint: other weights than without.
+        spread: Where the simulators play; by default here. The weights are the same.
     """
     started = time.monotonic()
     torch.manual_seed(config.seed)
-    model = make_model(tasks, traces, config, tensorboard_log)
+    model = make_model(tasks, traces, config, tensorboard_log, spread)
     watcher = _Watcher(tasks, config, say, progress)
     callbacks: list[BaseCallback] = [watcher]
     done = 0
@@ -111,8 +118,12 @@ def learn(
         callbacks.append(keeper)
     if done:
         say(f"going on from frame {done}")
-    model.learn(config.num_frames - done, callback=callbacks, log_interval=10**9,
-                reset_num_timesteps=not done)  # fmt: skip
+    try:
+        model.learn(config.num_frames - done, callback=callbacks, log_interval=10**9,
+                    reset_num_timesteps=not done)  # fmt: skip
+    finally:
+        assert model.env is not None
+        model.env.close()
     assert watcher.best is not None
     return Learned(watcher.best, tuple(watcher.curve), time.monotonic() - started)
 
@@ -122,19 +133,10 @@ def make_model(
     traces: Sequence[Trace],
     config: TrainConfig,
     tensorboard_log: str | None = None,
+    spread: Spread | None = None,
 ) -> CandidateSAC:
     """Build environments and an untrained policy: the planner."""
-    lanes = max(config.num_envs // len(tasks), 1)
-    env = TraceVecEnv(
-        *(
-            TraceVectorEnv(
-                task.scenario, traces, lanes, prices=task.prices, expected=config.future,
-                draw=Variation() if config.vary else None,
-                curriculum=Curriculum(config.curriculum) if config.curriculum else None,
-            )
-            for task in tasks
-        )
-    )  # fmt: skip
+    env = _make_env(tasks, traces, config, spread)
     env.seed(config.seed)
     return CandidateSAC(
         env,
@@ -143,10 +145,26 @@ def make_model(
         batch_size=config.batch_size,
         gradient_steps=config.gradient_steps,
         gamma=config.gamma,
-        future=config.future,
         seed=config.seed,
         tensorboard_log=tensorboard_log,
     )
+
+
+def _make_env(
+    tasks: Sequence[Task], traces: Sequence[Trace], config: TrainConfig, spread: Spread | None
+) -> TraceVecEnv:
+    lanes = max(config.num_envs // (len(tasks) * config.num_simulators), 1)
+    which = [index for index in range(len(tasks)) for _ in range(config.num_simulators)]
+    makers = [
+        partial(
+            TraceVectorEnv, tasks[index].scenario, traces, lanes, prices=tasks[index].prices,
+            draw=Variation() if config.vary else None,
+            curriculum=Curriculum(config.curriculum) if config.curriculum else None,
+        )
+        for index in which
+    ]  # fmt: skip
+    shards = None if spread is None else spread(makers)
+    return TraceVecEnv(*(make() for make in makers), scenario_of=which, shards=shards)
 
 
 class _Watcher(BaseCallback):

@@ -48,7 +48,12 @@ def add_parser(commands: Commands) -> None:
         help="go on from what an interrupted training left in OUT.training; the end is the same",
     )  # fmt: skip
     parser.add_argument("--force-export", action="store_true", help="write a losing one as well")
-    add_ray(parser, "scenarios and seeds")
+    parser.add_argument(
+        "--simulators", type=int, default=1, metavar="N",
+        help="simulators of each scenario, which share its lanes; more than one are processes of "
+        "their own with --ray (default: 1)",
+    )  # fmt: skip
+    add_ray(parser, "scenarios, seeds and simulators")
     add_from_logs(parser)
     parser.set_defaults(run=run)
 
@@ -78,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.from_logs or arguments.controller_bundle:
         return train_from_logs(arguments)
     scenarios = load_scenarios(arguments)
-    config = read_config(arguments, scenarios)
+    config = replace(read_config(arguments, scenarios), num_simulators=arguments.simulators)
     learning, checking = load_splits(arguments.data)
     from adaptive_split.agents.cluster import InProcess
     from adaptive_split.agents.seeds import Training, learn_seeds, prepare_all
@@ -92,6 +97,11 @@ def run(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
         if cluster is None:
             training = replace(training, progress=partial(show, bars))
+        elif config.num_simulators > 1:
+            from adaptive_split.agents.shards import RayShards
+
+            count = config.num_simulators * len(tasks)
+            training = replace(training, spread=partial(RayShards, num_workers=count))
         found = learn_seeds(training, arguments.seeds, workers)
     shutil.rmtree(state)
     export_all(arguments, config, tasks, found, learning, checking)
@@ -259,6 +269,7 @@ def export(
             "objective": asdict(scenario.objective),
             "config": asdict(config),
             "trust": settled.trust,
+            "future": settled.future,
             "train_traces": listed(learning),
             "validation_traces": listed(checking),
             "validation_utility": dict(settled.validation),

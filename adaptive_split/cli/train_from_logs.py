@@ -88,7 +88,8 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.force_export:
         raise ConfigError("--force-export must not come with --from-logs: its gate is not forced")
     ignored = {
-        "--seeds": arguments.seeds != 1, "--ray": arguments.ray, "--config": arguments.config,
+        "--seeds": arguments.seeds != 1, "--simulators": arguments.simulators != 1,
+        "--ray": arguments.ray, "--config": arguments.config,
         "--resume": arguments.resume, "--tensorboard": arguments.tensorboard,
     }  # fmt: skip
     if given := [name for name, value in ignored.items() if value]:

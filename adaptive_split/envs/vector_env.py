@@ -39,8 +39,6 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         prices: Backlog prices in the planner's formula.
         draw: Draws the stream of a lane that starts; evenly over families by default.
         curriculum: Draws them instead, and is told how far each lagged behind the planner.
-        expected: Whether the reward is the expected utility over pictures instead of that of the
-            picture shown: the same mean, far less noise.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -55,7 +53,6 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         prices: BacklogPrices | None = None,
         draw: Draw | None = None,
         curriculum: Curriculum | None = None,
-        expected: bool = False,
     ) -> None:
         self.num_envs = num_envs
         self.table = scenario.table(subset)
@@ -65,7 +62,6 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         if curriculum is not None:
             self._draw = curriculum.draw
         self._gap = np.zeros(num_envs)
-        self.expected = expected
         self.prices = BacklogPrices() if prices is None else prices
         low, high = bounds(self.table)
         self.single_observation_space = spaces.Box(low, high, dtype=np.float32)
@@ -103,16 +99,10 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
         assert simulator is not None, "reset the environment first"
         actions = np.asarray(actions)
         assert self.view is not None
-        if self.expected:
-            nothing = BacklogPrices(device=0.0, uplink=0.0)
-            values = simulator.true_utility(self.view.moment, nothing)
         on_time, _ = simulator.payload_on_time()
         if self.curriculum is not None:
             self._gap += self._behind(self.view, on_time, actions)
         report = simulator.step(actions)
-        reward = report.utility
-        if self.expected:
-            reward = np.where(report.active, values[np.arange(self.num_envs), actions], 0.0)
         ended = simulator.done.copy()
         infos: dict[str, Any] = {"payload_on_time": on_time}
         if ended.any():
@@ -121,7 +111,7 @@ class TraceVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], Any]):
             self._note(lanes)
             fresh = [self._draw(self.source, self.np_random) for _ in lanes]
             simulator.replace(lanes, fresh)
-        return self._observe(), reward, np.zeros_like(ended), ended, infos
+        return self._observe(), report.utility, np.zeros_like(ended), ended, infos
 
     def _behind(
         self, view: View, on_time: NDArray[np.bool_], actions: NDArray[np.int64]

@@ -90,10 +90,21 @@ class Simulator:
         )
         for lane, stream in zip(lanes, streams, strict=True):
             self.streams[lane] = stream
-        copy_lanes(self, fresh, lanes, ("samples", "energy_price", "_scored_price", "confidences"))
-        self.links.copy_lanes(lanes, fresh.links)
-        self.uplinks.copy_lanes(lanes, fresh.uplinks)
-        self.devices.copy_lanes(lanes, fresh.devices)
+        self._copy_lanes(lanes, fresh)
+
+    def copy(self) -> Simulator:
+        """A simulator in the same state that goes on by itself."""
+        twin = Simulator(
+            self.table, self.streams, probes=self.probes, battery=self.battery, thermal=self.thermal
+        )
+        twin._copy_lanes(self.lane, self)
+        return twin
+
+    def _copy_lanes(self, lanes: Ints, other: Simulator) -> None:
+        copy_lanes(self, other, lanes, ("samples", "energy_price", "_scored_price", "confidences"))
+        self.links.copy_lanes(lanes, other.links)
+        self.uplinks.copy_lanes(lanes, other.uplinks)
+        self.devices.copy_lanes(lanes, other.devices)
 
     @property
     def done(self) -> Bools:

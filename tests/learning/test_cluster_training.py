@@ -14,6 +14,7 @@ from adaptive_split.agents.checkpoint import arrays_of
 from adaptive_split.agents.cluster import InProcess
 from adaptive_split.agents.search import Span, search
 from adaptive_split.agents.seeds import Training, learn_seeds, seed_folder
+from adaptive_split.agents.shards import RayShards
 from adaptive_split.agents.task import Task
 from adaptive_split.agents.train import TrainConfig
 from adaptive_split.errors import ConfigError
@@ -79,6 +80,20 @@ def test_a_seed_gives_the_same_weights_on_a_cluster_also_when_it_is_killed(
         (checkpoint,) = seed_folder(state, seed).iterdir()
         assert checkpoint.name == "frames-000003200"
         assert list(seed_folder(curves, seed).rglob("events.*"))
+
+
+def test_simulators_on_a_cluster_teach_the_same_as_side_by_side(cluster, training, tmp_path):
+    several = replace(training, config=replace(CONFIG, num_simulators=3, num_envs=402))
+    kept = replace(several, checkpoints=tmp_path / "here")
+    spread = partial(RayShards, num_workers=2)
+
+    ((ours, _),) = learn_seeds(kept, 1, InProcess())
+    away = replace(several, checkpoints=tmp_path / "there", spread=spread)
+    ((theirs, _),) = learn_seeds(away, 1, cluster)
+
+    assert ours.curve == theirs.curve
+    for name, values in arrays_of(ours.weights).items():
+        np.testing.assert_array_equal(values, arrays_of(theirs.weights)[name])
 
 
 def test_the_curve_can_be_read_with_tensorboard(training, tmp_path):

@@ -1,5 +1,6 @@
 """What the benchmark's tables say: means over seeds, paired differences, shares of the room."""
 
+import argparse
 import importlib.util
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from adaptive_split.agents.baselines import Static
 from adaptive_split.agents.evaluate import lane_utility
 from adaptive_split.errors import ConfigError
+from adaptive_split.scenario import load_scenario
 from tests import support
 
 PATH = Path(__file__).parents[2] / "experiments" / "benchmark.py"
@@ -47,7 +49,7 @@ def played():
 
 
 def test_the_seeds_are_one_row_and_everybody_is_ranked(played):
-    found = benchmark.summarize(played)
+    found = benchmark.summarize([played])
 
     assert list(found["rows"])[:2] == ["oracle", "sac (2 seeds)"]
     assert found["families"] == ["a", "b"]
@@ -58,7 +60,7 @@ def test_the_seeds_are_one_row_and_everybody_is_ranked(played):
 
 
 def test_differences_are_paired_with_their_intervals(played):
-    rows = benchmark.summarize(played)["rows"]
+    rows = benchmark.summarize([played])["rows"]
 
     assert rows["two-arm"]["difference"] == "+0.1000 [+0.1000, +0.1000]"
     assert rows["best-static"]["utility"] == pytest.approx(0.5)
@@ -67,17 +69,53 @@ def test_differences_are_paired_with_their_intervals(played):
 
 
 def test_the_share_of_the_room_is_told_where_there_is_room(played):
-    lines = benchmark.summarize(played)["lines"]
+    lines = benchmark.summarize([played])["lines"]
 
     room = [line for line in lines if line.startswith("share of the room")]
     assert room == ["share of the room from the distribution planner to the oracle: 40 % [40, 40]"]
 
 
 def test_the_best_simple_rule_is_held_against_the_policy_in_every_family(played):
-    lines = benchmark.summarize(played)["lines"]
+    lines = benchmark.summarize([played])["lines"]
 
     assert "best simple rule tuned on training traces minus sac: a -0.1000, b +0.0300" in lines
     assert "best simple rule picked in hindsight minus sac: a +0.0200, b +0.1000" in lines
+
+
+def test_both_directions_weigh_the_same_and_share_their_trace_files(played):
+    swapped = {name: [value + 0.1 for value in row] for name, row in played["utility"].items()}
+    swapped["two-arm"] = [0.5] * 4
+    boards = [played, {**played, "utility": {**swapped, "sac-2": swapped["sac-0"]}}]
+
+    rows = benchmark.summarize(boards)["rows"]
+
+    ours = rows["sac (2 + 3 seeds)"]
+    assert ours["utility"] == pytest.approx((0.6 + (0.69 + 0.71 + 0.69) / 3) / 2)
+    assert ours["families"] == pytest.approx([ours["utility"]] * 2)
+    gap = (0.1 + (0.69 + 0.71 + 0.69) / 3 - 0.5) / 2
+    assert rows["two-arm"]["difference"] == f"{gap:+.4f} [{gap:+.4f}, {gap:+.4f}]"
+
+
+def test_what_only_one_direction_played_is_left_out(played):
+    fewer = {name: row for name, row in played["utility"].items() if name != "best-static"}
+
+    rows = benchmark.summarize([played, {**played, "utility": fewer}])["rows"]
+
+    assert "oracle" in rows
+    assert "best-static" not in rows
+
+
+@pytest.mark.parametrize(("halves", "deciding"), [("given", "policy"), ("swapped", "judge")])
+def test_the_halves_of_the_pictures_can_change_roles(halves, deciding):
+    given = load_scenario("default")
+
+    scenario = benchmark.scenario_of("F", argparse.Namespace(halves=halves))
+
+    for role, half in (("policy", deciding), ("judge", benchmark.OTHER_HALF[deciding])):
+        found, wanted = scenario.outcomes(role), given.outcomes(half)
+        np.testing.assert_array_equal(found.label, wanted.label)
+        np.testing.assert_array_equal(found.payload_bytes, wanted.payload_bytes)
+    assert (scenario.name, scenario.objective) == (given.name, given.objective)
 
 
 @pytest.fixture

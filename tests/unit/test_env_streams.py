@@ -115,29 +115,3 @@ def test_the_reward_of_a_frame_is_its_utility(scenario):
         for _ in range(5):
             _, reward, *_ = env.step(PICTURE)
             assert reward == pytest.approx(backend.decided.utility)
-
-
-def test_expected_rewards_are_means_over_all_pictures(scenario):
-    env = TraceVectorEnv(scenario, TRACES, 3, expected=True)
-    table, objective = env.table, env.table.objective
-    env.reset(seed=0)
-
-    _, reward, *_ = env.step(np.full(3, LOCAL))
-
-    expected = table.outcomes.exit_right[:, 2].mean()
-    expected -= objective.energy_price * table.device.compute_w * table.head_s[3]
-    np.testing.assert_allclose(reward, expected)
-
-
-def test_expected_rewards_do_not_charge_for_backlog(scenario):
-    """Prices are a guess at the future; a reward is what the frame itself brings."""
-    env = TraceVectorEnv(scenario, TRACES, 30, expected=True)
-    shown = TraceVectorEnv(scenario, TRACES, 30)
-    rewards, pictures = [], []
-
-    for one, found in ((env, rewards), (shown, pictures)):
-        one.reset(seed=0)
-        for _ in range(10):
-            found.append(one.step(np.full(30, PICTURE))[1].mean())
-
-    assert np.mean(rewards) == pytest.approx(np.mean(pictures), abs=0.06)

@@ -8,7 +8,7 @@ import pytest
 from adaptive_split.agents import task as module
 from adaptive_split.agents.baselines import Static
 from adaptive_split.agents.evaluate import mean_utility
-from adaptive_split.agents.task import BAR, Settled, Task, prepare, scaled, settle
+from adaptive_split.agents.task import BAR, Settled, Task, prepare, scaled, settle, with_future
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.objective import Objective
 from adaptive_split.observation import observe
@@ -135,13 +135,64 @@ def test_networks_that_mislead_are_trusted_less(worth_it):
     assert found.validation["sac"] > mean_utility(trusting, worth_it.table, worth_it.streams)
 
 
+@pytest.mark.slow
+def test_a_future_that_misleads_is_left_out(worth_it, monkeypatch):
+    asked = []
+
+    def learn_future(controller, source, seed):
+        asked.append((controller.prices, sorted(source.families), seed))
+        noise = support.weights(seed=1).residual
+        return replace(controller.weights, residual=tuple(100 * layer for layer in noise))
+
+    monkeypatch.setattr(module, "learn_future", learn_future)
+    found = settle(worth_it, support.weights(), [steady("slow", 1.0)], seed=7)
+
+    assert asked == [(found.prices, ["slow"], 7)]
+    assert found.future == 0.0
+    assert not np.any(found.weights.residual[-2])
+    assert not np.any(found.weights.residual[-1])
+
+
+@pytest.mark.slow
+def test_a_future_that_helps_is_kept(worth_it, monkeypatch):
+    honest = support.weights()
+    *layers, bias = honest.forecast
+    # Trusted in any degree, these networks send on dead links; the future part forbids sending.
+    misled = replace(honest, forecast=(*layers, bias + np.float32(50.0)))
+
+    def learn_future(controller, source, seed):
+        columns = [np.zeros_like(layer) for layer in controller.weights.residual]
+        columns[0][-2, 0] = columns[2][0, 0] = 1.0
+        columns[4][0, 0] = -2.0
+        return replace(controller.weights, residual=tuple(columns))
+
+    monkeypatch.setattr(module, "learn_future", learn_future)
+    found = settle(worth_it, misled, [steady("slow", 1.0)])
+
+    assert found.future > 0.0
+    assert np.any(found.weights.residual[-2])
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5, 0.0])
+def test_the_future_part_of_values_is_scaled(factor):
+    table, weights = support.table(), support.weights(seed=2)
+    view = observe(table, support.moment(lanes=20), BacklogPrices())
+
+    def values(future):
+        controller = ForecastController(table, with_future(weights, future), BacklogPrices())
+        return controller.values(view)
+
+    apart = values(factor) - values(0.0)
+    np.testing.assert_allclose(apart, factor * (values(1.0) - values(0.0)), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("sac", "wins"), [(0.61, True), (0.60, True), (0.595, False), (0.45, False)]
 )
 def test_a_controller_wins_that_falls_behind_no_rival(sac, wins):
     validation = {"sac": sac, "best-static": 0.5, BAR[0]: 0.58, BAR[1]: 0.60}
 
-    settled = Settled(support.weights(), 1.0, BacklogPrices(), None, True, validation)
+    settled = Settled(support.weights(), 1.0, 0.0, BacklogPrices(), None, True, validation)
 
     assert settled.wins == wins
 

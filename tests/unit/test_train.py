@@ -112,6 +112,18 @@ def test_lanes_are_shared_out_evenly_over_the_scenarios(tasks):
     assert [env.prices for env in model.get_env().envs] == [one.prices for one in tasks]
 
 
+def test_simulators_of_a_scenario_share_its_lanes_and_play_other_streams(tasks):
+    model = make_model(tasks, TRACES, replace(TINY, num_envs=8, num_simulators=2))
+
+    env = model.get_env()
+    seen = env.reset()
+    assert [one.num_envs for one in env.envs] == [2, 2, 2, 2]
+    assert seen[:, -1].tolist() == [0.0] * 4 + [1.0] * 4
+    assert len({id(one.table.grid) for one in env.envs[:2]}) == 1
+    first, second = (one._simulator.samples.tolist() for one in env.envs[:2])
+    assert first != second
+
+
 def test_streams_are_as_recorded_unless_they_are_to_be_varied(tasks):
     few = replace(TINY, num_envs=20)
 
@@ -122,16 +134,15 @@ def test_streams_are_as_recorded_unless_they_are_to_be_varied(tasks):
     assert 0 < sum(stream.device_slowdown != 1.0 for stream in varied) < 20
 
 
-def test_the_curriculum_and_the_future_reach_the_environments(tasks):
-    config = replace(TINY, num_envs=4, curriculum=0.3, future=True, gamma=0.8)
+def test_the_curriculum_reaches_the_environments(tasks):
+    config = replace(TINY, num_envs=4, curriculum=0.3, gamma=0.8)
 
     model = make_model(tasks, TRACES, config)
 
     envs = model.get_env().envs
     assert [env.curriculum.share for env in envs] == [0.3, 0.3]
     assert envs[0].curriculum is not envs[1].curriculum
-    assert all(env.expected for env in envs)
-    assert (model.future, model.gamma) == (True, 0.8)
+    assert model.gamma == 0.8
 
 
 def test_the_learning_rate_falls_to_a_twentieth(tasks):
