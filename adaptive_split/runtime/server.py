@@ -137,26 +137,14 @@ class EdgeServer:
             exit_threshold=config.exit_threshold,
         )  # fmt: skip
         self._scheduler: Tails = tails or own
-        self.metrics = ServerMetrics(new_registry("server", bundle=bundle.name), self._clock)
-        self.metrics.watch(
-            ServerState(
-                load=lambda: self._scheduler.load, counts=lambda: self._scheduler.counts,
-                refused=self.refused,
-            )
-        )  # fmt: skip
+        self.metrics = self._make_metrics()
         self._ready = True
         self._health = health.HealthServicer()
+        self._door = Door(self._guard, self._clock)
         # Every request holds a thread from its headers to its reply.
         num_threads = config.max_queue + MAX_BATCH + SPARE_THREADS
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="rpc")
-        self._door = Door(self._guard, self._clock)
-        self._server = grpc.server(
-            self._threads, options=self._options(), interceptors=[self._door]
-        )
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(wire.SERVICE, self._handlers()),)
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server = self._make_server()
         try:
             self.port = self._listen()
         except ConfigError:
@@ -164,16 +152,8 @@ class EdgeServer:
             self._threads.shutdown()
             raise
         self._worker = WorkerThread(own)
-        self._server.start()
-        for name in ("", wire.SERVICE):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._background: BackgroundLoad | None = None
-        if config.background_utilization:
-            moments, work = arrivals(config.seed, BACKGROUND_S, config.background_utilization)
-            jobs = zip(moments.tolist(), work.tolist(), strict=True)
-            self._background = BackgroundLoad(own, self._clock, jobs)
-        _log.info("serving %s (%s) on %s:%d", bundle.name, bundle.hash, config.host, self.port)
-        self._tell_whom_it_serves()
+        self._background = self._make_background(own)
+        self._open()
 
     def __enter__(self) -> EdgeServer:
         """Return the server itself."""
@@ -215,6 +195,44 @@ class EdgeServer:
     def refused(self) -> dict[str, int]:
         """How many requests were refused since the start, by reason."""
         return self._guard.refused()
+
+    def _make_metrics(self) -> ServerMetrics:
+        bundle = self._service.bundle
+        metrics = ServerMetrics(new_registry("server", bundle=bundle.name), self._clock)
+        metrics.watch(
+            ServerState(
+                load=lambda: self._scheduler.load, counts=lambda: self._scheduler.counts,
+                refused=self.refused,
+            )
+        )  # fmt: skip
+        return metrics
+
+    def _make_server(self) -> grpc.Server:
+        server = grpc.server(self._threads, options=self._options(), interceptors=[self._door])
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(wire.SERVICE, self._handlers()),)
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        return server
+
+    def _make_background(self, scheduler: Scheduler) -> BackgroundLoad | None:
+        config = self._config
+        if not config.background_utilization:
+            return None
+        moments, work = arrivals(config.seed, BACKGROUND_S, config.background_utilization)
+        jobs = zip(moments.tolist(), work.tolist(), strict=True)
+        return BackgroundLoad(scheduler, self._clock, jobs)
+
+    def _open(self) -> None:
+        """Let requests in."""
+        self._server.start()
+        for name in ("", wire.SERVICE):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        bundle = self._service.bundle
+        _log.info(
+            "serving %s (%s) on %s:%d", bundle.name, bundle.hash, self._config.host, self.port
+        )
+        self._tell_whom_it_serves()
 
     def _tell_whom_it_serves(self) -> None:
         config = self._config
