@@ -101,6 +101,9 @@ class RayCluster:
                 f"a Ray cluster must answer at the address; got {address!r}: {error}; leave the "
                 "address out for a cluster of this machine, and try again where it is busy"
             ) from error
+        except BaseException:  # told to stop while Ray was starting
+            self.close()
+            raise
 
     def _start(self, num_workers: int | None) -> None:
         # Paths of sockets must be short: a deep TMPDIR would break them.
