@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.decision import NEVER
 from adaptive_split.errors import BundleError, ConfigError
 
 VERSION = 1
@@ -84,7 +85,7 @@ class Outcomes:
         )
 
     def save(self, path: Path) -> None:
-        """Write `outcomes.npz`; loads without pickle."""
+        """Write `outcomes.npz`; loads without pickle. The file appears when it is whole."""
         meta = {
             "version": VERSION,
             "bundle_hash": self.bundle_hash,
@@ -92,8 +93,9 @@ class Outcomes:
             "files": list(self.files),
             "payloads": [list(pair) for pair in self.payloads],
         }
+        unfinished = path.with_name(f".{path.stem}-unfinished.npz")
         np.savez_compressed(
-            path,
+            unfinished,
             meta=np.frombuffer(json.dumps(meta).encode(), np.uint8),
             label=self.label.astype(np.int16),
             exit_answer=self.exit_answer.astype(np.int16),
@@ -102,6 +104,7 @@ class Outcomes:
             server_confidence=self.server_confidence.astype(np.float32),
             payload_bytes=self.payload_bytes.astype(np.int32),
         )
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Outcomes:
@@ -156,3 +159,33 @@ def confidence(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     log_probability = shifted - log_sum
     entropy = -(np.exp(log_probability) * log_probability).sum(-1)
     return np.asarray(np.clip(1 - entropy / np.log(shifted.shape[-1]), 0.0, 1.0))
+
+
+def useful_thresholds(outcomes: Outcomes, num_thresholds: int = 5) -> tuple[float, ...]:
+    """Place exit thresholds so that each, raised to the next, moves some picture to a later exit.
+
+    Where a picture leaves changes exactly when the threshold passes one of its records: the
+    confidences of the exits before the last that are higher than at every exit before. The
+    thresholds are quantiles of all records, so equal shares of these changes lie between them.
+
+    Args:
+        outcomes: Measured on pictures that the policy is trained on.
+        num_thresholds: How many at most, `NEVER` included; fewer if the records tell no more apart.
+
+    Returns:
+        Thresholds in (0, 1], strictly rising, the last one `NEVER`.
+    """
+    early = outcomes.exit_confidence[:, :-1]
+    highest = np.maximum.accumulate(early, axis=1)
+    before = np.pad(highest[:, :-1], ((0, 0), (1, 0)), constant_values=-1.0)
+    records = np.sort(early[early > before])
+    shares = np.arange(1, num_thresholds) / num_thresholds
+    chosen = np.ceil(1e4 * np.quantile(records, shares, method="higher")) / 1e4
+    rungs: list[float] = []
+    for value in chosen[(chosen > 0) & (chosen < NEVER)]:
+        # An exit answers at a confidence of the threshold or more.
+        if ((records >= (rungs[-1] if rungs else 0.0)) & (records < value)).any():
+            rungs.append(float(value))
+    if rungs and not (records >= rungs[-1]).any():
+        rungs.pop()
+    return (*rungs, NEVER)

@@ -11,6 +11,10 @@ from adaptive_split.errors import BundleError, ConfigError
 
 VERSION = 1
 MEASURED, MODELLED, UNAVAILABLE = "measured", "modelled", "unavailable"
+MEDIANS = ("stage_s", "exit_s", "encoder_s", "decoder_s")
+P95S = ("stage_p95_s", "exit_p95_s", "encoder_p95_s", "decoder_p95_s")
+SPREADS = ("stage_spread", "exit_spread", "encoder_spread", "decoder_spread")
+"""Fields with an entry for each part, in the order of `bundle.PARTS`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,16 +44,26 @@ class Profile:
     energy_provenance: str
     energy_source: str
     """Where the watts come from."""
+    exit_p95_s: tuple[float, ...] = ()
+    """Empty, like what follows, in a profile that was written before these were kept."""
+    encoder_p95_s: tuple[float, ...] = ()
+    decoder_p95_s: tuple[float, ...] = ()
+    stage_spread: tuple[float, ...] = ()
+    """Interquartile range / median of every part."""
+    exit_spread: tuple[float, ...] = ()
+    encoder_spread: tuple[float, ...] = ()
+    decoder_spread: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse lengths that do not agree and times that cannot be."""
-        for name in ("exit_s", "encoder_s", "decoder_s", "stage_p95_s"):
-            if len(getattr(self, name)) != self.num_stages:
+        for name in (*MEDIANS, *P95S, *SPREADS):
+            optional = name in _LATER and not getattr(self, name)
+            if not optional and len(getattr(self, name)) != self.num_stages:
                 raise ConfigError(
                     f"profile {name} must have {self.num_stages} entries, one per stage; "
                     f"got {len(getattr(self, name))}"
                 )
-        for name in ("stage_s", "exit_s", "encoder_s", "decoder_s"):
+        for name in MEDIANS:
             if not all(0 <= value < 60 for value in getattr(self, name)):
                 raise ConfigError(
                     f"profile {name} must lie in [0, 60) s; got {getattr(self, name)}"
@@ -77,16 +91,11 @@ class Profile:
 
     def scaled(self, factor: float, machine: str) -> Profile:
         """The profile of a machine `factor` times slower in everything, image codec included."""
-        return replace(
-            self,
-            machine=machine,
-            scale=self.scale * factor,
-            stage_s=tuple(value * factor for value in self.stage_s),
-            exit_s=tuple(value * factor for value in self.exit_s),
-            encoder_s=tuple(value * factor for value in self.encoder_s),
-            decoder_s=tuple(value * factor for value in self.decoder_s),
-            stage_p95_s=tuple(value * factor for value in self.stage_p95_s),
-        )
+        times: dict[str, Any] = {
+            name: tuple(value * factor for value in getattr(self, name))
+            for name in (*MEDIANS, *P95S)
+        }
+        return replace(self, machine=machine, scale=self.scale * factor, **times)
 
     def save(self, path: Path) -> None:
         """Write `profile.json`."""
@@ -118,3 +127,7 @@ class Profile:
             ) from None
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise BundleError(f"profile must be readable; got a damaged {path}: {error}") from error
+
+
+_LATER = (*P95S[1:], *SPREADS)
+"""Fields that an older profile lacks."""

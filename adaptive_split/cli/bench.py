@@ -28,6 +28,11 @@ ENV_LANES = 128
 """As many as training has."""
 
 
+CODED_BITS = 4
+CODED_SHAPES = ((4, 8, 8), (16, 8, 8), (16, 16, 16), (64, 16, 16), (64, 32, 32), (64, 64, 64))
+"""Codes of 1 KB to 1 MB in float32."""
+
+
 def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
@@ -192,7 +197,7 @@ def _frames_per_s(step: Callable[[], int], repeats: int, bars: Bars, label: str)
 
 
 def bench_codec(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
-    """Encode and decode codes of every shape and width, and pictures of every rung."""
+    """Encode and decode codes of every shape and width, pictures, and codes of other sizes."""
     import numpy as np
 
     from adaptive_split.codec import decode_feature, decode_picture, encode_feature, encode_picture
@@ -229,8 +234,30 @@ def bench_codec(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
     both = [a + b for a, b in zip(every["encode"], every["decode"], strict=True)]
     return {
         **_spread(both), "encode": _spread(every["encode"]), "decode": _spread(every["decode"]),
-        **numbers,
+        **numbers, **_codec_speeds(repeats),
     }  # fmt: skip
+
+
+def _codec_speeds(repeats: int) -> Numbers:
+    """Megabytes of float32 per second for codes of several sizes."""
+    import numpy as np
+
+    from adaptive_split.codec import decode_feature, encode_feature
+
+    generator = np.random.default_rng(0)
+    numbers: Numbers = {}
+    for shape in CODED_SHAPES:
+        codes = generator.beta(1, 3, shape).astype(np.float32)
+        payload = encode_feature(codes, CODED_BITS)
+        runs: dict[str, Callable[[], object]] = {
+            "encode": partial(encode_feature, codes, CODED_BITS),
+            "decode": partial(decode_feature, payload, shape),
+        }
+        numbers[f"fp32_{codes.nbytes}_bytes_bits_{CODED_BITS}"] = {
+            f"{name}_mb_per_s": codes.nbytes / 1e6 / _median_s(run, repeats)
+            for name, run in runs.items()
+        }
+    return numbers
 
 
 def bench_transport(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
@@ -249,7 +276,7 @@ def bench_transport(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
         for index in range(repeats):
             pings.append(_timed(lambda: transport.ping(timeout_s=10.0).result()))
             bars("empty messages", index + 1, repeats)
-        for size in (400, 4_000, 32_000):
+        for size in (400, 4_000, 16_384, 32_000):
             times, send = [], partial(_send, transport, b"\0" * size)
             for index in range(repeats):
                 times.append(_timed(send))
@@ -275,6 +302,10 @@ def _timed(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
+
+
+def _median_s(run: Callable[[], object], repeats: int) -> float:
+    return _spread([_timed(run) for _ in range(repeats)])["p50_s"]
 
 
 def _spread(times_s: list[float]) -> dict[str, float]:

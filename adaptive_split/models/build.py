@@ -12,9 +12,10 @@ import onnxruntime
 import torch
 from torch import nn
 
-from adaptive_split.bundle import ModelBundle
+from adaptive_split.bundle import ModelBundle, add_provenance
 from adaptive_split.decision import DecisionGrid
 from adaptive_split.errors import ConfigError
+from adaptive_split.models.calibration import exit_errors
 from adaptive_split.models.division import Division, SplitNet, divide
 from adaptive_split.models.export import export_bundle
 from adaptive_split.models.multi_exit import INPUT_MEAN, INPUT_STD
@@ -23,8 +24,8 @@ from adaptive_split.models.pictures import LabelledPictures
 from adaptive_split.models.propose import NUM_STAGES
 from adaptive_split.models.teach import TeachConfig, teach
 from adaptive_split.models.trace import Logits, check_logits
-from adaptive_split.outcomes import Outcomes
-from adaptive_split.runtime.measure import measure
+from adaptive_split.outcomes import Outcomes, useful_thresholds
+from adaptive_split.runtime.measure import Measured, measure_exits
 from adaptive_split.runtime.profiler import profile_bundle
 
 PICTURE_QUALITIES = {1: 8, 2: 20, 4: 45, 8: 80}
@@ -36,6 +37,9 @@ bundle = "."                   # this folder, with its outcomes and profiles
 [objective]
 slo_s = 0.2                    # capture to answer, seconds
 fps = 10.0                     # frames per second
+
+[grid]
+thresholds = {thresholds}   # exits answer from these confidences on; share your pictures evenly
 """
 
 Progress = Callable[[str, int, int], None]
@@ -145,22 +149,27 @@ def _finish(
     halves = {}
     for subset, part in (("policy", pictures.policy), ("judge", pictures.judge)):
         halves[subset] = _measure(bundle, part, subset, progress)
-        halves[subset].save(path / f"outcomes_{subset}.npz")
+        halves[subset].outcomes.save(path / f"outcomes_{subset}.npz")
     warmup = 5
     profile = profile_bundle(
         bundle, repeats=PROFILED_ROUNDS, warmup=warmup,
         progress=lambda done: progress("timing", done, PROFILED_ROUNDS + warmup),
     )  # fmt: skip
     profile.save(path / "profile_server.json")
-    (path / f"{path.name}.toml").write_text(SCENARIO, encoding="utf-8")
-    return Built(bundle=bundle, **halves)
+    policy, judge = (Outcomes.load(path / f"outcomes_{subset}.npz") for subset in halves)
+    scenario = SCENARIO.format(thresholds=list(useful_thresholds(policy)))
+    (path / f"{path.name}.toml").write_text(scenario, encoding="utf-8")
+    before, after = ([round(one, 4) for one in errors] for errors in exit_errors(halves["judge"]))
+    held_out = {"pictures": len(judge.label), "error_before": before, "error_after": after}
+    bundle = add_provenance(bundle, {"calibration_held_out": held_out})
+    return Built(bundle=bundle, policy=policy, judge=judge)
 
 
 def _measure(
     bundle: ModelBundle, part: LabelledPictures, subset: str, progress: Progress
-) -> Outcomes:
+) -> Measured:
     total = len(part.files)
-    return measure(
+    return measure_exits(
         bundle, labelled(part), DecisionGrid(bundle.num_stages), subset=subset,
         progress=lambda done: progress(f"measuring {subset}", done, total),
     )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +14,22 @@ from adaptive_split.codec import decode_feature, decode_picture, encode_feature,
 from adaptive_split.decision import DecisionGrid
 from adaptive_split.errors import ConfigError
 from adaptive_split.outcomes import Outcomes
+from adaptive_split.runtime.answer_log import AnswerLog, PictureAnswers
 from adaptive_split.runtime.stages import ExitAnswer, StageRunner, Tensor
 
 LabelledPicture = tuple[str, int, NDArray[np.uint8]]
 """File, class index, pixels `(H, W, 3)`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Outcomes, and how sure every exit was with and without its temperature."""
+
+    outcomes: Outcomes
+    exit_probability: NDArray[np.float64]
+    """Softmax of the class that each exit answered, shape `(M, S)`,"""
+    plain_probability: NDArray[np.float64]
+    """and what it would be at temperature 1."""
 
 
 def measure(
@@ -26,6 +40,19 @@ def measure(
     subset: str,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Outcomes:
+    """Give the outcomes alone; see `measure_exits`."""
+    return measure_exits(bundle, pictures, grid, subset=subset, progress=progress).outcomes
+
+
+def measure_exits(
+    bundle: ModelBundle,
+    pictures: Iterable[LabelledPicture],
+    grid: DecisionGrid,
+    *,
+    subset: str,
+    log: AnswerLog | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Measured:
     """Answer every picture at every exit and, through codec and tail, with every payload.
 
     Args:
@@ -33,41 +60,79 @@ def measure(
         pictures: What to answer.
         grid: Gives the payloads; must have the bundle's number of stages.
         subset: `policy` or `judge`, kept with the outcomes.
+        log: Where answers are kept, so that an interrupted measurement goes on where it stopped;
+            its identity is that of `identity` for the same pictures.
         progress: Called with the number of pictures done after each.
+
+    Raises:
+        ConfigError: If the grid is of another model.
     """
     if grid.num_stages != bundle.num_stages:
         raise ConfigError(
             f"grid must have the bundle's {bundle.num_stages} stages; got {grid.num_stages}"
         )
+    rows = [] if log is None else list(log.rows)
     files: list[str] = []
     labels: list[int] = []
-    exits: list[list[ExitAnswer]] = []
-    served: list[list[ExitAnswer]] = []
-    sizes: list[list[int]] = []
     with StageRunner(bundle) as runner:
         for file, label, pixels in pictures:
-            features, answers = _run_exits(runner, pixels)
-            payloads = [
-                _encode(runner, grid.bits, k, pixels, features) for k in range(len(features))
-            ]
             files.append(file)
             labels.append(label)
-            exits.append(answers)
-            served.append([a for k, sent in enumerate(payloads) for a in _serve(runner, k, sent)])
-            sizes.append([len(payload) for sent in payloads for payload in sent])
-            progress(len(files))
-    return Outcomes(
+            if len(files) <= len(rows):
+                continue
+            rows.append(_answer(runner, grid, pixels))
+            if log is not None:
+                log.append(rows[-1])
+            progress(len(rows))
+    outcomes = Outcomes(
         bundle_hash=bundle.hash,
         subset=subset,
         files=tuple(files),
         label=np.array(labels, np.int64),
-        exit_answer=_answers(exits),
-        exit_confidence=_confidences(exits),
+        exit_answer=np.array([row.exit_answer for row in rows], np.int64),
+        exit_confidence=np.array([row.exit_confidence for row in rows], np.float64),
         payloads=grid.payloads,
-        server_answer=_answers(served),
-        server_confidence=_confidences(served),
-        payload_bytes=np.array(sizes, np.int64),
+        server_answer=np.array([row.server_answer for row in rows], np.int64),
+        server_confidence=np.array([row.server_confidence for row in rows], np.float64),
+        payload_bytes=np.array([row.payload_bytes for row in rows], np.int64),
     )
+    return Measured(
+        outcomes,
+        exit_probability=np.array([row.exit_probability for row in rows], np.float64),
+        plain_probability=np.array([row.plain_probability for row in rows], np.float64),
+    )
+
+
+def identity(bundle: ModelBundle, grid: DecisionGrid, pictures: Iterable[LabelledPicture]) -> str:
+    """A digest of everything that answers depend on; labels and subset do not matter to them."""
+    digest = hashlib.sha256(repr((bundle.hash, grid.payloads)).encode())
+    for file, _, pixels in pictures:
+        digest.update(repr((file, pixels.shape)).encode())
+        digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+def _answer(runner: StageRunner, grid: DecisionGrid, pixels: NDArray[np.uint8]) -> PictureAnswers:
+    """Ask every exit and every payload about one picture."""
+    features, exits = _run_exits(runner, pixels)
+    payloads = [_encode(runner, grid.bits, k, pixels, features) for k in range(len(features))]
+    served = [answer for k, sent in enumerate(payloads) for answer in _serve(runner, k, sent)]
+    heats = runner.bundle.temperatures
+    return PictureAnswers(
+        exit_answer=[one.answer for one in exits],
+        exit_confidence=[one.confidence for one in exits],
+        exit_probability=[_top(one.logits) for one in exits],
+        plain_probability=[_top(one.logits * heat) for one, heat in zip(exits, heats, strict=True)],
+        server_answer=[one.answer for one in served],
+        server_confidence=[one.confidence for one in served],
+        payload_bytes=[len(payload) for sent in payloads for payload in sent],
+    )
+
+
+def _top(logits: Tensor) -> float:
+    """The largest entry of the softmax of logits `(C,)`."""
+    exact = logits.astype(np.float64)
+    return float(1 / np.exp(exact - exact.max()).sum())
 
 
 def _run_exits(
@@ -111,11 +176,3 @@ def _serve(runner: StageRunner, split_point: int, payloads: list[bytes]) -> list
     for index in range(split_point + 1, bundle.num_stages + 1):
         tensor = runner.stage(index, tensor)
     return runner.exit_all(bundle.num_stages, tensor)
-
-
-def _answers(rows: list[list[ExitAnswer]]) -> NDArray[np.int64]:
-    return np.array([[answer.answer for answer in row] for row in rows], np.int64)
-
-
-def _confidences(rows: list[list[ExitAnswer]]) -> NDArray[np.float64]:
-    return np.array([[answer.confidence for answer in row] for row in rows], np.float64)

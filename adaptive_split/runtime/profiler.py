@@ -8,14 +8,26 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
-from adaptive_split.bundle import ModelBundle
+from adaptive_split.bundle import PARTS, ModelBundle
 from adaptive_split.codec import decode_feature, decode_picture, encode_feature, encode_picture
 from adaptive_split.errors import ConfigError
-from adaptive_split.profile import MODELLED, UNAVAILABLE, Profile
+from adaptive_split.profile import (
+    MEASURED,
+    MEDIANS,
+    MODELLED,
+    P95S,
+    SPREADS,
+    UNAVAILABLE,
+    Profile,
+)
+from adaptive_split.runtime.sensors.energy import EnergyMeter
+from adaptive_split.runtime.sensors.power_mode import power_mode
 from adaptive_split.runtime.stages import StageRunner
 
 PROFILED_BITS = 4
@@ -29,7 +41,10 @@ PI_SOURCE = (
     "Raspberry Pi 4 as 5x the Nano's time and 7.5x its energy: reference sweep's scaling guess"
 )
 
-_PROVIDER = "CPUExecutionProvider"
+IDLE_S = 2.0
+"""How long a machine that counts joules rests first, to know what resting takes."""
+
+_CPU = "CPUExecutionProvider"
 _Times = dict[tuple[str, int], float]
 """Seconds of one run of every part, by `(part, index)`."""
 
@@ -38,23 +53,28 @@ def profile_bundle(
     bundle: ModelBundle,
     *,
     num_threads: int = 1,
+    provider: str = _CPU,
     repeats: int = 100,
     warmup: int = 10,
+    meter: EnergyMeter | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Profile:
     """Time every part of one bundle; see `profile_bundles`."""
-    profiles = profile_bundles(
-        (bundle,), num_threads=num_threads, repeats=repeats, warmup=warmup, progress=progress
-    )
-    return profiles[0]
+    [profile] = profile_bundles(
+        (bundle,), num_threads=num_threads, provider=provider, repeats=repeats, warmup=warmup,
+        meter=meter, progress=progress,
+    )  # fmt: skip
+    return profile
 
 
 def profile_bundles(
     bundles: Sequence[ModelBundle],
     *,
     num_threads: int = 1,
+    provider: str = _CPU,
     repeats: int = 100,
     warmup: int = 10,
+    meter: EnergyMeter | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[Profile, ...]:
     """Time every part of every bundle at batch size 1, all in turn in every repeat.
@@ -62,31 +82,81 @@ def profile_bundles(
     So what slows the machine for a while slows all alike, and their ratios hold. An encoder's
     time holds graph, quantizer, packing and compression; a decoder's the way back. Entry 0 is the
     image codec: JPEG on the device; on the server JPEG and `prepare`. A picture is drawn that
-    compresses like a photo. Energy is not measured here: `unavailable`.
+    compresses like a photo.
 
     Args:
         bundles: The models.
         num_threads: Threads of ONNX Runtime.
+        provider: Execution provider of ONNX Runtime, by its full name.
         repeats: Timed rounds.
         warmup: Rounds before those, not timed.
+        meter: Counts joules meanwhile; without one, energy is `unavailable`. What is kept is the
+            mean power of the timed rounds above that of `IDLE_S` of rest before them.
         progress: Called with the number of rounds done after each.
+
+    Raises:
+        ConfigError: If this machine's ONNX Runtime lacks the provider.
     """
     if repeats < 1 or warmup < 0:
         raise ConfigError(f"repeats must be positive, warmup not negative; got {repeats}, {warmup}")
+    _check_starts(provider, bundles[0])
     rounds: list[list[_Times]] = []
     with ExitStack() as stack:
         runners = [
-            stack.enter_context(StageRunner(bundle, num_threads=num_threads, parts=bundle.parts))
+            stack.enter_context(
+                StageRunner(
+                    bundle, num_threads=num_threads, providers=(provider,), parts=bundle.parts
+                )
+            )
             for bundle in bundles
         ]
         pictures = [_typical_picture(*bundle.input_shape[1:]) for bundle in bundles]
+        gauge = None if meter is None else _Gauge(meter)
         for index in range(warmup + repeats):
+            if index == warmup and gauge is not None:
+                gauge.begin()
             rounds.append([_time_round(*pair) for pair in zip(runners, pictures, strict=True)])
             progress(index + 1)
+        energy = {} if gauge is None else gauge.finish()
     timed = zip(*rounds[warmup:], strict=True)
     return tuple(
-        _summarize(bundle, times, num_threads) for bundle, times in zip(bundles, timed, strict=True)
+        replace(_summarize(bundle, times, num_threads, provider), **energy)
+        for bundle, times in zip(bundles, timed, strict=True)
     )
+
+
+class _Gauge:
+    """Mean power of what runs between `begin` and `finish`, above that of a rest before."""
+
+    def __init__(self, meter: EnergyMeter) -> None:
+        self._meter = meter
+        before_j, before_s = meter.energy_j(), time.perf_counter()
+        time.sleep(IDLE_S)
+        self._idle_w = (meter.energy_j() - before_j) / (time.perf_counter() - before_s)
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from here."""
+        self._began_j, self._began_s = self._meter.energy_j(), time.perf_counter()
+
+    def finish(self) -> dict[str, Any]:
+        """What a profile tells of its energy."""
+        spent_j = self._meter.energy_j() - self._began_j
+        busy_w = spent_j / (time.perf_counter() - self._began_s)
+        return {
+            "compute_w": max(busy_w - self._idle_w, 0.0),
+            "energy_provenance": MEASURED,
+            "energy_source": f"{self._meter.source}; above {self._idle_w:.2f} W at rest",
+        }
+
+
+def with_watts(profile: Profile, watts: float, source: str) -> Profile:
+    """Model the energy of a profile: so many watts while computing, as `source` has it."""
+    if not 0 < watts < 10_000:
+        raise ConfigError(f"watts must lie in (0, 10000); got {watts!r}")
+    return replace(
+        profile, compute_w=watts, energy_provenance=MODELLED, energy_source=source
+    )  # fmt: skip
 
 
 def nano_class(profile: Profile, full_s: float = NANO_FULL_S) -> Profile:
@@ -117,6 +187,22 @@ def pi_class(profile: Profile, full_s: float) -> Profile:
     )
 
 
+def _check_starts(provider: str, bundle: ModelBundle) -> None:
+    """Refuse a provider that ONNX Runtime would silently leave out for the CPU."""
+    offered = onnxruntime.get_available_providers()
+    if provider in offered:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        first = str(bundle.file("stage", 1))
+        session = onnxruntime.InferenceSession(first, options, providers=[provider])
+        if provider in session.get_providers():
+            return
+    raise ConfigError(
+        f"provider must be one that starts here, of {', '.join(offered)}; got {provider}; "
+        "install an ONNX Runtime with it, and what it needs"
+    )
+
+
 def _scaled_to(profile: Profile, full_s: float, device: str) -> Profile:
     """Scale every time by one factor and say so in `machine`."""
     factor = full_s / profile.full_s
@@ -127,31 +213,29 @@ def _scaled_to(profile: Profile, full_s: float, device: str) -> Profile:
     return profile.scaled(factor, machine)
 
 
-def _summarize(bundle: ModelBundle, rounds: Sequence[_Times], num_threads: int) -> Profile:
-    """Take medians and spreads of every part over the rounds."""
-    samples = {part: np.array([times[part] for times in rounds]) for part in rounds[0]}
-    stages = range(1, bundle.num_stages + 1)
-    splits = range(bundle.num_stages)
-    low, middle, high = (
-        {part: float(np.percentile(times, q)) for part, times in samples.items()}
-        for q in (25, 50, 75)
-    )
+def _summarize(
+    bundle: ModelBundle, rounds: Sequence[_Times], num_threads: int, provider: str
+) -> Profile:
+    """Take medians, 95th percentiles and spreads of every part over the rounds."""
+    found: dict[str, tuple[float, ...]] = {}
+    for part, *names in zip(PARTS, MEDIANS, P95S, SPREADS, strict=True):
+        indices = sorted(index for name, index in rounds[0] if name == part)
+        times = np.array([[one[part, index] for index in indices] for one in rounds])
+        low, middle, high, late = np.percentile(times, (25, 50, 75, 95), axis=0)
+        for name, values in zip(names, (middle, late, (high - low) / middle), strict=True):
+            found[name] = tuple(map(float, values))
     return Profile(
         bundle_hash=bundle.hash,
         machine=_machine(),
-        provider=_PROVIDER,
-        power_mode="unknown",
+        provider=provider,
+        power_mode=power_mode(),
         num_threads=num_threads,
         scale=1.0,
-        stage_s=tuple(middle["stage", k] for k in stages),
-        exit_s=tuple(middle["exit", k] for k in stages),
-        encoder_s=tuple(middle["encoder", k] for k in splits),
-        decoder_s=tuple(middle["decoder", k] for k in splits),
-        stage_p95_s=tuple(float(np.percentile(samples["stage", k], 95)) for k in stages),
-        spread=float(np.median([(high[part] - low[part]) / middle[part] for part in samples])),
+        spread=float(np.median(np.concatenate([found[name] for name in SPREADS]))),
         compute_w=0.0,
         energy_provenance=UNAVAILABLE,
         energy_source="",
+        **found,
     )
 
 

@@ -17,6 +17,7 @@ from adaptive_split.models.division import SplitNet
 from adaptive_split.models.export import export_bundle
 from adaptive_split.models.own_pictures import read_own_pictures
 from adaptive_split.models.teach import TeachConfig, teach
+from adaptive_split.outcomes import useful_thresholds
 from adaptive_split.runtime.stages import StageRunner
 from adaptive_split.scenario import load_scenario
 from adaptive_split.trace import write_trace
@@ -108,6 +109,15 @@ def test_exits_and_bottlenecks_have_learned_the_colors(out):
     assert not set(outcomes.files) & set(scenario.outcomes("policy").files)
 
 
+def test_the_thresholds_written_share_the_pictures_and_calibration_is_told(out):
+    scenario = load_scenario(str(out / "colors.toml"))
+    held_out = scenario.bundle.provenance["calibration_held_out"]
+
+    assert scenario.grid.thresholds == useful_thresholds(scenario.outcomes("policy"))
+    assert held_out["pictures"] == len(scenario.outcomes("judge").label)
+    assert len(held_out["error_before"]) == len(held_out["error_after"]) == 2
+
+
 def test_the_scenario_written_can_be_compared(out, tmp_path, capsys):
     (tmp_path / "traces" / "toy").mkdir(parents=True)
     write_trace(support.trace(), tmp_path / "traces" / "toy" / "toy-0.csv")
@@ -128,7 +138,7 @@ def test_measuring_again_with_the_command_gives_the_same_answers(out, folder, tm
         (tmp_path / file).write_bytes((folder / file).read_bytes())
     where = ["--subset", "judge", "--out", str(tmp_path / "again.npz")]
 
-    assert cli.main(["measure", str(out), str(tmp_path), *where]) == 0
+    assert cli.main(["measure", str(out), "--data", str(tmp_path), *where]) == 0
     again = type(judged).load(tmp_path / "again.npz")
     np.testing.assert_array_equal(again.exit_answer, judged.exit_answer)
     np.testing.assert_array_equal(again.payload_bytes, judged.payload_bytes)

@@ -5,7 +5,7 @@ import pytest
 
 from adaptive_split.decision import DecisionGrid
 from adaptive_split.errors import BundleError, ConfigError
-from adaptive_split.profile import UNAVAILABLE
+from adaptive_split.profile import MEASURED, UNAVAILABLE
 from adaptive_split.runtime.measure import measure
 from adaptive_split.runtime.profiler import profile_bundle, profile_bundles
 from adaptive_split.runtime.stages import StageRunner
@@ -100,7 +100,37 @@ def test_a_profile_times_every_part(bundle):
     assert profile.num_stages == 2
     parts = profile.stage_s + profile.exit_s + profile.encoder_s + profile.decoder_s
     assert min(parts) > 0
+    late = profile.stage_p95_s + profile.exit_p95_s + profile.encoder_p95_s + profile.decoder_p95_s
+    assert all(slow >= middle for slow, middle in zip(late, parts, strict=True))
+    assert len(profile.stage_spread) == len(profile.decoder_spread) == 2
     assert (profile.scale, profile.energy_provenance) == (1.0, UNAVAILABLE)
+    assert profile.power_mode
+
+
+class StepMeter:
+    """Counts a joule every time it is read."""
+
+    source = "steps"
+    count = 0.0
+
+    def energy_j(self):
+        """Joules so far."""
+        self.count += 1
+        return self.count
+
+
+@pytest.mark.slow  # it rests first
+def test_a_machine_that_counts_joules_has_measured_watts(bundle):
+    profile = profile_bundle(bundle, repeats=3, warmup=0, meter=StepMeter())
+
+    assert profile.energy_provenance == MEASURED
+    assert profile.compute_w > 0
+    assert "steps; above 0.50 W at rest" in profile.energy_source
+
+
+def test_a_provider_that_does_not_start_here_is_refused(bundle):
+    with pytest.raises(ConfigError, match=r"that starts here, of .*CPU.*; got WaterProvider"):
+        profile_bundle(bundle, provider="WaterProvider", repeats=1)
 
 
 def test_bundles_that_are_timed_in_turns_share_their_rounds(bundle):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adaptive_split.models.calibration import calibration_error, fit_temperature
+from adaptive_split.models.calibration import calibration_error, fit_temperature, probability_error
 
 
 def honest(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -26,3 +26,18 @@ def test_overconfident_logits_have_a_larger_calibration_error():
 
     assert calibration_error(logits, labels) < 0.03
     assert calibration_error(logits * 3, labels) > 0.1
+
+
+def test_the_error_of_answers_is_that_of_their_logits():
+    logits, labels = honest(500)
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    top = (shares / shares.sum(1, keepdims=True)).max(1)
+
+    error = probability_error(top, logits.argmax(1) == labels)
+
+    assert error == pytest.approx(calibration_error(logits, labels))
+
+
+def test_a_certain_exit_that_is_always_wrong_errs_by_one():
+    assert probability_error(np.ones(4), np.zeros(4, bool)) == pytest.approx(1)
+    assert probability_error(np.ones(4), np.ones(4, bool)) == pytest.approx(0)

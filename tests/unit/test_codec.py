@@ -31,7 +31,11 @@ codes_of_any_shape = array_shapes(min_dims=3, max_dims=3, max_side=9).flatmap(
 def payload_of(body: bytes, flags: int, shape: tuple[int, int, int] = SHAPE) -> bytes:
     """A payload whose header and checksum are right, whatever its body."""
     fields = struct.pack("<2sBBHHH", b"AS", 1, flags, *shape)
-    return fields + struct.pack("<I", zlib.crc32(fields + body)) + body
+    return fields + checksum(fields + body) + body
+
+
+def checksum(content: bytes) -> bytes:
+    return struct.pack("<I", zlib.crc32(content))
 
 
 def jpeg(size: tuple[int, int] = (224, 224), mode: str = "RGB", **options: object) -> bytes:
@@ -101,6 +105,31 @@ def test_one_flipped_bit_is_noticed(position, bit, bits):
         decode_feature(bytes(payload), SHAPE)
 
 
+@pytest.mark.parametrize("position", range(HEADER_BYTES))
+@pytest.mark.parametrize("bit", range(8))
+def test_a_bit_flipped_in_the_header_is_noticed(position, bit):
+    payload = bytearray(encode_feature(np.zeros(SHAPE, np.float32), 4))
+    payload[position] ^= 1 << bit
+
+    with pytest.raises(PayloadError):
+        decode_feature(bytes(payload), SHAPE)
+
+
+@pytest.mark.parametrize("position", range(HEADER_BYTES - 4))
+@given(value=st.integers(0, 255), bits=st.integers(1, 8))
+def test_a_lying_header_with_a_right_checksum_is_a_payload_error_at_most(position, value, bits):
+    payload = encode_feature(np.linspace(0, 1, 60, dtype=np.float32).reshape(SHAPE), bits)
+    fields, body = bytearray(payload[: HEADER_BYTES - 4]), payload[HEADER_BYTES:]
+    fields[position] = value
+
+    try:
+        decoded = decode_feature(bytes(fields) + checksum(bytes(fields) + body) + body, SHAPE)
+    except PayloadError:
+        return
+    assert decoded.shape == SHAPE
+    assert decoded.max() <= 1
+
+
 @given(length=st.integers(0, 10_000))
 def test_a_payload_cut_short_is_noticed(length):
     payload = encode_feature(np.linspace(0, 1, 60, dtype=np.float32).reshape(SHAPE), 4)
@@ -121,17 +150,56 @@ def test_a_payload_too_long_for_its_shape_is_refused_unread():
         decode_feature(payload_of(bytes(1000), 4), SHAPE)
 
 
-@pytest.mark.parametrize("states_its_size", [True, False])
-def test_a_bomb_is_refused_without_the_memory_it_asks_for(states_its_size):
+def bomb(num_bytes: int, **options: int) -> bytes:
+    """A zstd frame that grows to so many zeros."""
+    return zstandard.ZstdCompressor(**options).compress(bytes(num_bytes))
+
+
+def wide(num_bytes: int) -> bytes:
+    """A bomb that asks for a window of 128 MiB besides."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return compressor.compress(bytes(num_bytes)) + compressor.flush()
+
+
+SKIPPED = struct.pack("<II", 0x184D2A50, 8) + bytes(8)
+"""A frame that a decoder is to skip."""
+BOMBS = {
+    "states its size": bomb(1 << 26),
+    "hides its size": bomb(1 << 26, write_content_size=False),
+    "wants a window": wide(1 << 26),
+    "twice": 2 * bomb(1 << 26, write_content_size=False),
+    "behind frames to skip": 100 * SKIPPED + bomb(1 << 26, write_content_size=False),
+    "one byte too much": bomb(64**3 + 1, write_content_size=False),
+    "one byte too few": bomb(64**3 - 1, write_content_size=False),
+    "nothing but frames to skip": 1000 * SKIPPED,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_without_the_memory_it_asks_for(name):
     shape = (64, 64, 64)
-    bomb = zstandard.ZstdCompressor(write_content_size=states_its_size).compress(bytes(1 << 26))
     tracemalloc.start()
 
     with pytest.raises(PayloadError):
-        decode_feature(payload_of(bomb, 0x18, shape), shape)
+        decode_feature(payload_of(BOMBS[name], 0x18, shape), shape)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 << 20
+
+
+@given(body=st.binary(max_size=64), flips=st.lists(st.integers(0, 8 * 200), max_size=8))
+def test_a_damaged_frame_with_a_right_checksum_is_a_payload_error_at_most(body, flips):
+    frame = bytearray(bomb(20, write_content_size=False) + body)
+    for flip in flips:
+        frame[flip // 8 % len(frame)] ^= 1 << flip % 8
+
+    try:
+        decoded = decode_feature(payload_of(bytes(frame), 0x12), SHAPE)
+    except PayloadError:
+        return
+    assert decoded.shape == SHAPE
+    assert decoded.max() <= 1
 
 
 @given(quality=st.integers(1, 95))

@@ -1,15 +1,17 @@
 """Outcomes: confidence, what is right, and the file."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from hypothesis.extra.numpy import array_shapes, arrays
 
+from adaptive_split.decision import NEVER
 from adaptive_split.errors import BundleError, ConfigError
-from adaptive_split.outcomes import Outcomes, confidence
+from adaptive_split.outcomes import Outcomes, confidence, useful_thresholds
 
 PAYLOADS = ((0, 1), (0, 8), (1, 1), (1, 8))
 
@@ -69,6 +71,61 @@ def test_arrays_that_do_not_agree_are_refused(outcomes):
 def test_no_pictures_are_refused(outcomes):
     with pytest.raises(ConfigError, match="at least one picture"):
         dataclasses.replace(outcomes, label=np.zeros(0, np.int64))
+
+
+def with_confidence(outcomes, exit_confidence):
+    """The same pictures many times, with other confidences `(M, S)`."""
+    num_samples, num_stages = exit_confidence.shape
+    grown = outcomes.select([0] * num_samples)
+    answers = np.zeros((num_samples, num_stages), np.int64)
+    return dataclasses.replace(grown, exit_answer=answers, exit_confidence=exit_confidence)
+
+
+def leaves_at(confidence, threshold):
+    """The exit at which each picture leaves, 0..S-1; the last one takes all that come to it."""
+    sure = (confidence >= threshold) & (threshold < NEVER)
+    sure[:, -1] = True
+    return sure.argmax(1)
+
+
+@given(
+    confidence=array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12).flatmap(
+        lambda shape: arrays(np.float64, shape, elements=st.floats(0, 1))
+    ),
+    num_thresholds=st.integers(1, 8),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_useful_threshold_raised_to_the_next_moves_a_picture(
+    outcomes, confidence, num_thresholds
+):
+    found = useful_thresholds(with_confidence(outcomes, confidence), num_thresholds)
+
+    assert len(found) <= num_thresholds
+    assert found[-1] == NEVER
+    for lower, higher in pairwise(found):
+        assert 0 < lower < higher
+        assert (leaves_at(confidence, lower) != leaves_at(confidence, higher)).any()
+
+
+def test_useful_thresholds_share_the_pictures_evenly(outcomes):
+    confidence = np.random.default_rng(0).beta(8, 2, (4000, 2))
+
+    found = useful_thresholds(with_confidence(outcomes, confidence))
+
+    moved = [
+        (leaves_at(confidence, lower) != leaves_at(confidence, higher)).mean()
+        for lower, higher in pairwise(found)
+    ]
+    assert len(found) == 5
+    assert moved == pytest.approx([0.2] * 4, abs=0.01)
+
+
+def test_outcomes_that_are_being_written_are_not_there_yet(outcomes, tmp_path):
+    (tmp_path / ".outcomes-unfinished.npz").write_bytes(b"what an interruption left")
+
+    outcomes.save(tmp_path / "outcomes.npz")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["outcomes.npz"]
 
 
 def test_missing_outcomes_say_how_to_make_them(tmp_path):

@@ -1,12 +1,13 @@
 """Profile: its sums, its scaling, and the file."""
 
 import dataclasses
+import json
 
 import pytest
 
 from adaptive_split.errors import BundleError, ConfigError
-from adaptive_split.profile import MODELLED, UNAVAILABLE, Profile
-from adaptive_split.runtime.profiler import NANO_COMPUTE_W, nano_class, pi_class
+from adaptive_split.profile import MODELLED, P95S, SPREADS, UNAVAILABLE, Profile
+from adaptive_split.runtime.profiler import NANO_COMPUTE_W, nano_class, pi_class, with_watts
 
 PROFILE = Profile(
     bundle_hash="abc",
@@ -69,6 +70,25 @@ def test_a_raspberry_pi_takes_5_times_the_time_and_7_5_times_the_energy_of_a_nan
     assert "Raspberry Pi 4 class, modelled" in pi.machine
 
 
+def test_watts_are_modelled_with_their_source():
+    profile = with_watts(PROFILE, 12.5, "a data sheet")
+
+    assert (profile.compute_w, profile.energy_source) == (12.5, "a data sheet")
+    assert profile.energy_provenance == MODELLED
+    with pytest.raises(ConfigError, match=r"watts must lie in \(0, 10000\); got -1"):
+        with_watts(PROFILE, -1, "a guess")
+
+
+def test_a_profile_without_the_later_fields_still_loads(tmp_path):
+    PROFILE.save(tmp_path / "profile.json")
+    older = json.loads((tmp_path / "profile.json").read_text())
+    for name in (*P95S[1:], *SPREADS):
+        del older[name]
+    (tmp_path / "profile.json").write_text(json.dumps(older))
+
+    assert Profile.load(tmp_path / "profile.json") == PROFILE
+
+
 def test_a_profile_loads_as_it_was_saved(tmp_path):
     PROFILE.save(tmp_path / "profile.json")
 
@@ -79,6 +99,7 @@ def test_a_profile_loads_as_it_was_saved(tmp_path):
     ("changes", "message"),
     [
         ({"exit_s": (0.1,)}, "exit_s must have 3 entries, one per stage; got 1"),
+        ({"exit_p95_s": (0.1,)}, "exit_p95_s must have 3 entries, one per stage; got 1"),
         ({"stage_s": (0.1, -0.1, 0.1)}, r"stage_s must lie in \[0, 60\) s"),
         ({"decoder_s": (0.1, float("nan"), 0.1)}, r"decoder_s must lie in \[0, 60\) s"),
         ({"energy_provenance": "guessed"}, "got 'guessed'"),
