@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from adaptive_split.clock import Clock
 from adaptive_split.errors import BundleError, LinkTimeout
@@ -16,14 +17,38 @@ PING_EVERY_S = 0.2
 """A payload on an idle uplink takes an empty message along this often, for the round trip."""
 PING_TIMEOUT_S = 2.0
 PROBE_AFTER_S = 1.0
-PROBE_BYTES = 4096
+"""A link whose rate nothing has told for so long is measured, with what the budget gives for it."""
+PING_FRAMING_BYTES, PROBE_FRAMING_BYTES = 45, 91
+"""What empty messages and probes take on the wire beside their payload, as counted there."""
+LATE_S = 0.1
+"""While a reply is overdue by so much nothing is measured: it would only queue."""
 SILENCE_S = 1.5
 """A server from which a reply is overdue for so long counts as lost; as long as the round trip that
 a single lost reply has in emulated links."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeBudget:
+    """How much of the uplink may be spent on measuring it; a probe takes what a second gives.
+
+    The pings beside payloads, 45 bytes at most every 0.2 s, come on top.
+    """
+
+    share: float = 0.01
+    """Of the estimated rate."""
+    most_bytes_per_s: float = 8000.0
+    """Less than the ten packets that TCP sends at once: with more, round trips would count, too."""
+    least_bytes_per_s: float = 600.0
+    """Even where that is more than the share, or a link that has recovered would not be seen."""
+
+    def bytes_per_s(self, uplink_mbps: float) -> float:
+        """What may be spent at an estimated rate."""
+        wanted = self.share * uplink_mbps * 1e6 / 8
+        return min(max(wanted, self.least_bytes_per_s), self.most_bytes_per_s)
+
+
 class Prober:
-    """Greets the server, measures an idle link, and looks for a server that was lost."""
+    """Greets the server, measures a link whose rate nothing tells, looks for a lost server."""
 
     def __init__(
         self,
@@ -33,23 +58,24 @@ class Prober:
         clock: Clock,
         *,
         bundle: Bundle,
-        overhead_bytes: int,
         measures: bool,
+        budget: ProbeBudget | None = None,
     ) -> None:
         self._transport, self._traffic, self._breaker = transport, traffic, breaker
         self._clock, self._bundle = clock, bundle
-        self._overhead_bytes, self._measures = overhead_bytes, measures
+        self._measures, self._budget = measures, budget or ProbeBudget()
         self.reset()
 
     def reset(self) -> None:
         """Begin to count anew."""
         self.bytes = 0
         """Sent only to measure the link."""
-        self._last_ping_s = -PING_EVERY_S
+        self._last_ping_s, self._last_probe_s = -PING_EVERY_S, -PROBE_AFTER_S
+        self._small = True
 
     def rebase(self) -> None:
         """Go on where the clock has just restarted at 0."""
-        self._last_ping_s = 0.0
+        self._last_ping_s = self._last_probe_s = 0.0
 
     def greet(self) -> list[Future[None] | Future[str]]:
         """Begin a run: compare bundles, measure the link once."""
@@ -73,7 +99,9 @@ class Prober:
         elif (
             self._measures
             and not self._breaker.reason
-            and self._traffic.idle_s(now_s) >= PROBE_AFTER_S
+            and self._traffic.untold_s(now_s) >= PROBE_AFTER_S
+            and now_s >= max(self._last_probe_s + PROBE_AFTER_S, self._traffic.free_s())
+            and silent_s < LATE_S
         ):
             self._probe()
 
@@ -84,22 +112,25 @@ class Prober:
 
     def _probe(self) -> list[Future[None] | Future[str]]:
         """An empty message for the round trip and, behind it, bytes for the rate."""
+        ping = self._ping(self._clock.now_s())
         now_s = self._clock.now_s()
-        sent = Sent(
-            now_s, PROBE_BYTES + self._overhead_bytes, now_s + PING_TIMEOUT_S,
-            epoch=self._breaker.epoch,
-        )  # fmt: skip
-        ping = self._ping(now_s)
+        budget = self._budget.bytes_per_s(self._traffic.estimate.uplink_mbps) * PROBE_AFTER_S
+        # Two sizes in turn tell what a probe costs beside its bytes.
+        self._small = not self._small
+        wire_bytes = int(budget - PING_FRAMING_BYTES) // (1 + self._small)
+        num_bytes = wire_bytes - PROBE_FRAMING_BYTES
+        sent = Sent(now_s, wire_bytes, now_s + PING_TIMEOUT_S, epoch=self._breaker.epoch)
         self._traffic.begin(sent, of_frame=False)
-        self.bytes += sent.wire_bytes
-        probe = self._transport.probe(bytes(PROBE_BYTES), timeout_s=PING_TIMEOUT_S)
+        self.bytes += wire_bytes
+        self._last_probe_s = now_s
+        probe = self._transport.probe(bytes(num_bytes), timeout_s=PING_TIMEOUT_S)
         probe.add_done_callback(lambda done: self._on_probe(sent, done))
         return [ping, probe]
 
     def _ping(self, now_s: float) -> Future[None]:
         link = self._traffic.link
         self._last_ping_s = now_s
-        self.bytes += self._overhead_bytes
+        self.bytes += PING_FRAMING_BYTES
         ping = self._transport.ping(timeout_s=PING_TIMEOUT_S)
         ping.add_done_callback(lambda done: self._on_ping(link, now_s, done))
         return ping

@@ -44,7 +44,7 @@ class Sender:
         self._breaker, self._traffic = Breaker(clock), Traffic()
         self._prober = Prober(
             transport, self._traffic, self._breaker, clock,
-            bundle=bundle, overhead_bytes=overhead_bytes, measures=probes,
+            bundle=bundle, measures=probes,
         )  # fmt: skip
         self.reset()
 
@@ -107,23 +107,24 @@ class Sender:
 
     def send(self, frame: OpenFrame, payload: bytes) -> None:
         """Send a frame's payload; the ledger hears of what becomes of it."""
+        self._prober.accompany(self._clock.now_s())
         now_s, decision = self._clock.now_s(), frame.decision
-        self._prober.accompany(now_s)
         wire_bytes, epoch = len(payload) + self._overhead_bytes, self._breaker.epoch
         sent = Sent(now_s, wire_bytes, frame.give_up_s, decision.split_point, epoch)
         upload_s, rtt_s = self._traffic.begin(sent, of_frame=True)
         frame.ready_s, frame.wire_bytes = now_s, wire_bytes
         frame.upload_s, frame.downlink_s = upload_s, rtt_s / 2
-        slack_s = frame.give_up_s - now_s
+        timeout_s = frame.give_up_s - now_s
         request = TailRequest(
             frame_index=frame.index,
             split_point=decision.split_point,
             bits=decision.bits,
             payload=payload,
-            slack_s=slack_s,
+            # The server counts from when the headers come, until it replies.
+            slack_s=timeout_s - rtt_s,
             run_id=self._run_id,
         )
-        future = self._transport.send(request, timeout_s=max(slack_s, 0.0) + GRACE_S)
+        future = self._transport.send(request, timeout_s=max(timeout_s, 0.0) + GRACE_S)
         future.add_done_callback(lambda done: self._on_reply(frame, sent, done))
 
     def _on_reply(self, frame: OpenFrame, sent: Sent, done: Future[TailReply]) -> None:

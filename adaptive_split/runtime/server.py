@@ -304,12 +304,13 @@ class EdgeServer:
         if message.model_name == wire.PROBE_MODEL:
             wire.payload_of(message, wire.MOST_PROBE_BYTES)
             return oip.ModelInferResponse(model_name=wire.PROBE_MODEL, id=message.id)
+        begin_s = self._clock.now_s()
         request, last = self._service.parse(message)
         with self._guard.once(caller_of(context), request.run_id, request.frame_index):
-            return self._answer(message, request, last, context)
+            return self._answer(message, request, last, begin_s, context)
 
     def _answer(
-        self, message: oip.ModelInferRequest, request: TailRequest, last: int,
+        self, message: oip.ModelInferRequest, request: TailRequest, last: int, begin_s: float,
         context: grpc.ServicerContext,
     ) -> oip.ModelInferResponse:  # fmt: skip
         future = self._scheduler.submit(
@@ -325,7 +326,9 @@ class EdgeServer:
             answer=done.answer.answer,
             confidence=done.answer.confidence,
             exit_index=done.exit_index,
-            queue_s=done.queue_s,
+            # All that is not computing, threads that hand over included: no device may take it for
+            # time on the network.
+            queue_s=max(self._clock.now_s() - begin_s - done.compute_s, 0.0),
             compute_s=done.compute_s,
             server_load=self._scheduler.load,
         )

@@ -40,7 +40,7 @@ class Traffic:
             self._unanswered: dict[Sent, None] = {}
             self._recent: deque[Sent] = deque(maxlen=WINDOW)
             self._samples: deque[LinkSample] = deque(maxlen=WINDOW)
-            self._last_sent_s = self._heard_s = now_s
+            self._told_s = self._heard_s = now_s
 
     def rebase(self) -> None:
         """Take what is known as known at moment 0, where the clock has just restarted."""
@@ -48,7 +48,7 @@ class Traffic:
             self._unanswered.clear()
             self._link.rebase()
             self._samples = deque([replace(s, time_s=0.0) for s in self._samples], WINDOW)
-            self._last_sent_s = self._heard_s = 0.0
+            self._told_s = self._heard_s = 0.0
 
     @property
     def samples(self) -> tuple[LinkSample, ...]:
@@ -113,10 +113,10 @@ class Traffic:
                 return max(now_s - max(sent.sent_s, self._heard_s) - expected_s, 0.0)
             return 0.0
 
-    def idle_s(self, now_s: float) -> float:
-        """For how long nothing has been sent; 0 while a reply is due."""
+    def untold_s(self, now_s: float) -> float:
+        """For how long no request has told the rate by itself; too small ones do not."""
         with self._lock:
-            return 0.0 if self._unanswered else now_s - self._last_sent_s
+            return now_s - self._told_s
 
     def begin(self, sent: Sent, *, of_frame: bool) -> tuple[float, float]:
         """Note a request; return its expected time on the uplink and the round trip."""
@@ -124,7 +124,6 @@ class Traffic:
             self._unanswered[sent] = None
             if of_frame:
                 self._recent.append(sent)
-            self._last_sent_s = sent.sent_s
             return self._upload_s(sent.wire_bytes), self._link.rtt_s
 
     def hear(self, now_s: float) -> None:
@@ -161,8 +160,11 @@ class Traffic:
             del self._unanswered[sent]
             sent.reply_s = self._heard_s = now_s
             reading = self._link.add(
-                sent_s=sent.sent_s, reply_s=now_s, server_s=server_s, wire_bytes=sent.wire_bytes
-            )
+                sent_s=sent.sent_s, reply_s=now_s, server_s=server_s, wire_bytes=sent.wire_bytes,
+                computed=slowdown is not None,
+            )  # fmt: skip
+            if not reading.app_limited:
+                self._told_s = now_s
             before = self._samples[-1].server_slowdown if self._samples else 1.0
             self._samples.append(
                 LinkSample(

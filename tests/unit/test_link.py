@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
+from adaptive_split.runtime.breaker import Breaker
 from adaptive_split.runtime.link import LinkEstimator
+from adaptive_split.runtime.probes import ProbeBudget, Prober
+from adaptive_split.runtime.service import TailService
+from adaptive_split.runtime.traffic import Traffic
+from adaptive_split.testing import ManualClock, MemoryTransport, TinyStages, tiny_bundle
 
 LINKS = [(mbps, rtt_s) for mbps in (5.0, 20.0, 100.0) for rtt_s in (0.005, 0.030, 0.080)]
 
@@ -36,13 +41,14 @@ def test_rate_and_round_trip_of_a_steady_link_are_found(mbps, rtt_s):
 
 
 @pytest.mark.parametrize(("mbps", "rtt_s"), LINKS)
-def test_a_ping_and_two_payloads_are_enough(mbps, rtt_s):
+def test_a_few_probes_are_enough_to_foresee_a_large_payload(mbps, rtt_s):
     link = LinkEstimator()
-    link.add_ping(now_s=0.0, rtt_s=rtt_s)
+    for moment_s in (0.0, 0.1):
+        link.add_ping(now_s=moment_s, rtt_s=rtt_s)
 
-    play(link, mbps=mbps, rtt_s=rtt_s, sizes=[4416, 4416], gap_s=0.5)
+    play(link, mbps=mbps, rtt_s=rtt_s, sizes=[8000, 4000, 8000, 4000], gap_s=0.3)
 
-    assert link.uplink_mbps == pytest.approx(mbps, rel=0.05)
+    assert 8e-2 / link.uplink_mbps == pytest.approx(8e-2 / mbps, rel=0.1, abs=0.0005)
 
 
 @pytest.mark.parametrize(("mbps", "rtt_s"), [(5.0, 0.030), (20.0, 0.030), (20.0, 0.080)])
@@ -122,3 +128,81 @@ def test_rates_stay_within_what_a_link_can_be():
 
     assert 0 < reading.uplink_mbps <= 2000
     assert reading.rtt_s >= 0
+
+
+def add(link, *, sent_s, net_s, wire_bytes, computed=True, server_s=0.01):
+    """Note one request."""
+    return link.add(
+        sent_s=sent_s, reply_s=sent_s + net_s + server_s, server_s=server_s,
+        wire_bytes=wire_bytes, computed=computed,
+    )  # fmt: skip
+
+
+def test_what_computing_costs_beside_the_server_is_not_taken_for_a_slow_link():
+    link = LinkEstimator()
+
+    for second in range(20):
+        now_s, size = float(second), 8000 if second % 2 else 4000
+        link.add_ping(now_s=now_s, rtt_s=0.030)
+        add(link, sent_s=now_s, net_s=0.030 + size * 4e-7, wire_bytes=size, computed=False)
+        for tenth in range(2, 10, 2):
+            add(link, sent_s=now_s + tenth / 10, net_s=0.0325, wire_bytes=2500)
+
+    assert link.uplink_mbps == pytest.approx(20.0, rel=0.15)
+
+
+def test_a_payload_too_small_to_tell_the_rate_says_so_and_shows_the_expected_one():
+    link = LinkEstimator()
+    for moment_s in (0.0, 0.1):
+        link.add_ping(now_s=moment_s, rtt_s=0.030)
+    large = play(link, mbps=5.0, rtt_s=0.030, sizes=[8000] * 8, gap_s=0.1)
+
+    small = add(link, sent_s=0.9, net_s=0.0308, wire_bytes=100)
+
+    assert (large.app_limited, small.app_limited) == (False, True)
+    assert small.uplink_mbps == pytest.approx(link.uplink_mbps)
+
+
+def test_one_late_reply_is_not_taken_for_a_slow_link():
+    link = LinkEstimator()
+    link.add_ping(now_s=0.0, rtt_s=0.030)
+    play(link, mbps=10.0, rtt_s=0.030, sizes=[8000] * 16, gap_s=0.1)
+
+    add(link, sent_s=1.7, net_s=0.030 + 0.0064 + 0.100, wire_bytes=8000)
+
+    assert link.uplink_mbps > 4.0
+
+
+def test_time_that_the_server_tells_counts_neither_as_rate_nor_as_round_trip():
+    quick, slow = LinkEstimator(), LinkEstimator()
+    sizes = np.random.default_rng(3).integers(500, 20_000, 40)
+
+    for link, server_s in ((quick, 0.003), (slow, 0.203)):
+        play(link, mbps=5.0, rtt_s=0.030, sizes=sizes, gap_s=0.3, server_s=server_s)
+
+    assert slow.uplink_mbps == pytest.approx(quick.uplink_mbps, rel=0.01)
+    assert slow.rtt_s == pytest.approx(quick.rtt_s, rel=0.01)
+
+
+@pytest.mark.parametrize("most_bytes_per_s", [700.0, 3000.0, 8000.0])
+def test_an_idle_link_is_measured_within_the_budget_given(most_bytes_per_s):
+    clock, bundle, traffic = ManualClock(0.0), tiny_bundle(), Traffic()
+    service = TailService(bundle, TinyStages(), clock)
+    prober = Prober(
+        MemoryTransport(bundle, service, clock, delay_s=0.01), traffic, Breaker(clock), clock,
+        bundle=bundle, measures=True, budget=ProbeBudget(most_bytes_per_s=most_bytes_per_s),
+    )  # fmt: skip
+
+    for _ in range(200):
+        prober.tend()
+        clock.advance(0.1)
+
+    assert 0.5 * most_bytes_per_s < prober.bytes / 20 <= most_bytes_per_s
+    assert len(traffic.samples) == 16
+
+
+@pytest.mark.parametrize(
+    ("uplink_mbps", "bytes_per_s"), [(0.1, 600.0), (2.0, 2500.0), (100.0, 8000.0)]
+)
+def test_the_budget_is_a_share_of_the_rate_between_two_bounds(uplink_mbps, bytes_per_s):
+    assert ProbeBudget().bytes_per_s(uplink_mbps) == pytest.approx(bytes_per_s)
