@@ -79,6 +79,8 @@ class Ledger:
     _open: dict[int, OpenFrame] = field(default_factory=dict)
     _settled: list[FrameReport] = field(default_factory=list)
     change: threading.Condition = field(default_factory=threading.Condition)
+    alarm_s: float = float("inf")
+    """When whoever waits for `change` looks at the clock again of its own accord."""
 
     def open(self, frame: OpenFrame) -> None:
         """Take in a frame that starts."""
@@ -89,7 +91,9 @@ class Ledger:
         """Note the deepest exit of a frame; from now on it can be answered."""
         with self.change:
             frame.exit_index, frame.best = exit_index, answer
-            self.change.notify_all()
+            # A thread woken for nothing takes turns with the one that computes.
+            if frame.give_up_s < self.alarm_s:
+                self.change.notify_all()
 
     def drop(self, index: int, picture: Picture, arrival_s: float) -> None:
         """Report a frame that never started."""
@@ -170,7 +174,6 @@ class Ledger:
         frame.settled = True
         del self._open[frame.index]
         self._settled.append(report)
-        self.change.notify_all()
 
     def _report(
         self, frame: OpenFrame, answered_s: float, reply: TailReply | None, reason: str

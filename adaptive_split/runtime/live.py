@@ -15,6 +15,8 @@ from adaptive_split.runtime.source import FrameSource
 
 _log = logging.getLogger(__name__)
 
+LONGEST_WAIT_S = 1.0
+
 
 class Watchdog:
     """Settles frames at their give-up moment while the device computes; a thread of its own."""
@@ -38,9 +40,11 @@ class Watchdog:
             with ledger.change:
                 if self._stop:
                     return
-                rest_s = ledger.next_expiry_s() - ledger.clock.now_s()
+                now_s = ledger.clock.now_s()
+                rest_s = min(ledger.next_expiry_s() - now_s, LONGEST_WAIT_S)
                 if rest_s > 0:
-                    ledger.change.wait(min(rest_s, 1.0))
+                    ledger.alarm_s = now_s + rest_s
+                    ledger.change.wait(rest_s)
                     continue
             try:
                 ledger.expire()

@@ -14,8 +14,8 @@ RING = 24
 """Requests remembered per lane: more than `WINDOW`, as the newest have no reply yet."""
 PROBE_AFTER_S = 1.0
 PROBE_BYTES = 4096.0
-"""An idle uplink is measured this often with this much; live probes (`runtime.probes`) are as large at
-most and also go beside traffic that tells nothing of the rate."""
+"""An idle uplink is measured this often with this much; live probes (`runtime.probes`) also go
+beside traffic that tells nothing of the rate."""
 
 
 class Uplinks:

@@ -113,6 +113,30 @@ def test_a_feature_is_answered_by_the_server():
     assert report.payload_bytes > 320
 
 
+def test_the_next_frame_computes_while_the_last_is_on_the_uplink():
+    reports, _ = Bench(fps=40.0, delay_s=0.06).play(always(EARLY), num_frames=12)
+
+    assert {report.answered_by for report in reports} == {"server"}
+    assert all(
+        report.latency_s == pytest.approx(HEAD_S + CODEC_S + 0.06) and report.latency_s > 2 / 40.0
+        for report in reports
+    )
+
+
+def test_the_server_is_told_what_the_round_trip_leaves_of_the_slack():
+    bench, told_s = Bench(), []
+    send = bench.transport.send
+
+    def note(request, *, timeout_s):
+        told_s.append(request.slack_s)
+        return send(request, timeout_s=timeout_s)
+
+    bench.transport.send = note
+    bench.play(always(EARLY), num_frames=1)
+
+    assert told_s == [pytest.approx(0.1 - MARGIN_S - HEAD_S - CODEC_S - 0.01)]
+
+
 def test_a_late_feature_is_answered_by_the_deepest_exit_just_before_the_deadline():
     (report, *_), _ = Bench(delay_s=5.0).play(always(LATE))
 
