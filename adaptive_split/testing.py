@@ -19,7 +19,7 @@ from adaptive_split.errors import AdaptiveSplitError, LinkError, LinkTimeout
 from adaptive_split.objective import Objective
 from adaptive_split.profile import Profile
 from adaptive_split.runtime import wire
-from adaptive_split.runtime.service import TailService
+from adaptive_split.runtime.serving.service import TailService
 from adaptive_split.runtime.setup import Setup
 from adaptive_split.runtime.stages import ExitAnswer, Tensor
 from adaptive_split.runtime.wire import Bundle, RefusedError, TailReply, TailRequest

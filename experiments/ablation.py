@@ -26,7 +26,7 @@ from adaptive_split.agents.train import TrainConfig, make_model
 from adaptive_split.observation import CONTEXT, PAYLOAD_COLUMNS
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from adaptive_split.scenario import load_scenario
 from adaptive_split.trace import Trace
 from adaptive_split.trace_sets import default_traces

@@ -27,8 +27,8 @@ from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 from adaptive_split.runtime.price_loop import MAX_PRICE, PriceLoop
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.runtime.simulated.simulator import Simulator
+from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 from adaptive_split.scenario import load_scenario
 
 USUAL_PRICE = 0.05

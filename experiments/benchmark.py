@@ -36,7 +36,7 @@ from adaptive_split.errors import ConfigError
 from adaptive_split.outcomes import Outcomes
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace
 from adaptive_split.trace_sets import default_traces

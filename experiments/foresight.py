@@ -25,7 +25,7 @@ from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import BacklogPrices, Moment, Readings, combine, utility_terms
 from adaptive_split.runtime.controller import Choice
 from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream, StreamSource
+from adaptive_split.runtime.simulated.streams import PERIOD_S, WAIT_PERIOD_S, Stream, StreamSource
 from adaptive_split.scenario import load_scenario
 
 WITHIN_S = 1.0

@@ -24,7 +24,7 @@ from adaptive_split.agents.rivals import make_rival
 from adaptive_split.agents.task import DISTRIBUTION, Task, with_future
 from adaptive_split.runtime.controller import ForecastController
 from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from adaptive_split.scenario import Battery, Thermal
 
 HOT = Thermal(

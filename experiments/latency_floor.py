@@ -28,12 +28,12 @@ from adaptive_split.decision import NEVER, Decision
 from adaptive_split.measurement import SERVER, FrameReport
 from adaptive_split.runtime.backend import Situation
 from adaptive_split.runtime.device import Device
+from adaptive_split.runtime.emulation.namespace_link import LINKS, open_link
+from adaptive_split.runtime.emulation.priority import run_first
 from adaptive_split.runtime.live import LiveBackend, play
-from adaptive_split.runtime.namespace_link import LINKS, open_link
 from adaptive_split.runtime.picture_folder import read_folder
-from adaptive_split.runtime.priority import run_first
 from adaptive_split.runtime.sensors.battery import ModelledBattery
-from adaptive_split.runtime.server_process import ServerProcess
+from adaptive_split.runtime.serving.server_process import ServerProcess
 from adaptive_split.runtime.setup import Setup
 from adaptive_split.runtime.source import FrameSource
 from adaptive_split.runtime.stages import StageRunner

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from adaptive_split.cli.common import say
 from adaptive_split.cli.tables import table
-from adaptive_split.runtime.link_process import LOST_RTT_S, LinkProcess
-from adaptive_split.runtime.namespace_link import LINKS, NamespaceLink, open_link
-from adaptive_split.runtime.priority import run_first
-from adaptive_split.runtime.tun_device import find_obstacle
+from adaptive_split.runtime.emulation.link_process import LOST_RTT_S, LinkProcess
+from adaptive_split.runtime.emulation.namespace_link import LINKS, NamespaceLink, open_link
+from adaptive_split.runtime.emulation.priority import run_first
+from adaptive_split.runtime.emulation.tun_device import find_obstacle
 from adaptive_split.trace import Trace, read_trace
 
 CONNECTION_MBPS = 2.5

@@ -27,13 +27,13 @@ from adaptive_split.decision import Decision
 from adaptive_split.runtime.backend import Situation
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.device import Device
+from adaptive_split.runtime.emulation.namespace_link import LINKS, NamespaceLink, open_link
+from adaptive_split.runtime.emulation.priority import run_first
 from adaptive_split.runtime.live import LiveBackend, play
 from adaptive_split.runtime.live_controller import LiveController
-from adaptive_split.runtime.namespace_link import LINKS, NamespaceLink, open_link
 from adaptive_split.runtime.picture_folder import read_folder
-from adaptive_split.runtime.priority import run_first
 from adaptive_split.runtime.sensors.battery import ModelledBattery
-from adaptive_split.runtime.server_process import ServerProcess
+from adaptive_split.runtime.serving.server_process import ServerProcess
 from adaptive_split.runtime.setup import Setup
 from adaptive_split.runtime.stages import StageRunner
 from adaptive_split.runtime.transport import GrpcTransport

@@ -27,7 +27,7 @@ from adaptive_split.agents.train import TrainConfig
 from adaptive_split.cli.common import say
 from adaptive_split.cli.tables import table
 from adaptive_split.envs.vector_env import TraceVectorEnv
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace
 from adaptive_split.trace_sets import default_traces

@@ -19,7 +19,7 @@ from adaptive_split.cli.common import SHIPPED_CONTROLLER, say
 from adaptive_split.cli.tables import table
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from adaptive_split.scenario import load_scenario
 from adaptive_split.trace_sets import default_traces
 

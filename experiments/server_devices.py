@@ -24,9 +24,9 @@ from adaptive_split.bundle import ModelBundle, bundle_path
 from adaptive_split.cli.common import say
 from adaptive_split.cli.tables import table
 from adaptive_split.clock import MonotonicClock
-from adaptive_split.runtime.guard import UNLIMITED
-from adaptive_split.runtime.scheduler import WorkerThread
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.guard import UNLIMITED
+from adaptive_split.runtime.serving.scheduler import WorkerThread
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.runtime.stages import StageRunner
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.runtime.wire import TailReply, TailRequest

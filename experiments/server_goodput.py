@@ -37,12 +37,17 @@ from adaptive_split.codec import encode_feature, encode_picture
 from adaptive_split.errors import AdaptiveSplitError
 from adaptive_split.outcomes import Outcomes
 from adaptive_split.profile import Profile
-from adaptive_split.runtime.batch_cost import BatchCosts, Line, measured_costs, profiled_costs
 from adaptive_split.runtime.picture_folder import read_folder
-from adaptive_split.runtime.scheduler import Scheduler, Steps, WorkerThread
-from adaptive_split.runtime.stage_queues import Finished
+from adaptive_split.runtime.serving.batch_cost import (
+    BatchCosts,
+    Line,
+    measured_costs,
+    profiled_costs,
+)
+from adaptive_split.runtime.serving.scheduler import Scheduler, Steps, WorkerThread
+from adaptive_split.runtime.serving.stage_queues import Finished
+from adaptive_split.runtime.serving.tail_steps import TailSteps
 from adaptive_split.runtime.stages import ExitAnswer, StageRunner
-from adaptive_split.runtime.tail_steps import TailSteps
 from adaptive_split.runtime.wire import TailRequest
 from adaptive_split.server_load import SERVICES, arrivals
 from adaptive_split.testing import ManualClock

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from adaptive_split.clock import Clock
 from adaptive_split.errors import LinkError
-from adaptive_split.runtime.scheduler import Steps
-from adaptive_split.runtime.stage_queues import Finished
+from adaptive_split.runtime.serving.scheduler import Steps
+from adaptive_split.runtime.serving.stage_queues import Finished
 from adaptive_split.runtime.wire import TailRequest
 
 POLL_S = 0.0005

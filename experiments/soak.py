@@ -24,19 +24,19 @@ from adaptive_split.clock import MonotonicClock
 from adaptive_split.measurement import FrameReport
 from adaptive_split.runtime.controller import DistributionPlanner, PlannerSettings
 from adaptive_split.runtime.device import Device
-from adaptive_split.runtime.device_metrics import DeviceMetrics, TimedController
-from adaptive_split.runtime.emulated_link import EmulatedLink
+from adaptive_split.runtime.emulation.emulated_link import EmulatedLink
 from adaptive_split.runtime.live import LiveBackend
 from adaptive_split.runtime.live_controller import LiveController
 from adaptive_split.runtime.picture_folder import read_folder
 from adaptive_split.runtime.records import RecordWriter, read_records
-from adaptive_split.runtime.scrape import Scrape, scrape
 from adaptive_split.runtime.sensors.battery import ModelledBattery
-from adaptive_split.runtime.server_process import ServerProcess
+from adaptive_split.runtime.serving.server_process import ServerProcess
 from adaptive_split.runtime.session import Recorder, play_recorded
 from adaptive_split.runtime.setup import Setup
 from adaptive_split.runtime.stages import StageRunner
-from adaptive_split.runtime.telemetry import MetricsEndpoint, new_registry
+from adaptive_split.runtime.telemetry.device_metrics import DeviceMetrics, TimedController
+from adaptive_split.runtime.telemetry.endpoint import MetricsEndpoint, new_registry
+from adaptive_split.runtime.telemetry.scrape import Scrape, scrape
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import SYNTHETIC, Trace

@@ -20,7 +20,7 @@ from adaptive_split.agents.intervals import Bootstrap
 from adaptive_split.agents.rivals import RIVALS, make_rival
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from adaptive_split.scenario import load_scenario
 from adaptive_split.trace import Trace
 

@@ -24,7 +24,7 @@ RECOVERY_S = 6.0
 MIX = (Decision(0, NEVER, 4), Decision(1, NEVER, 4), Decision(2, NEVER, 8), Decision(3, NEVER, 0))
 SERVE = """
 import sys
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.testing import TinyStages, tiny_bundle, tiny_profile
 config = ServerConfig(insecure=True, slowdown=1.0)
 bundle = tiny_bundle(sys.argv[1])

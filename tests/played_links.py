@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from adaptive_split.runtime.namespace_link import open_link
-from adaptive_split.runtime.tun_device import find_obstacle
+from adaptive_split.runtime.emulation.namespace_link import open_link
+from adaptive_split.runtime.emulation.tun_device import find_obstacle
 from adaptive_split.trace import Trace
 
 WAIT_S = 60.0

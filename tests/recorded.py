@@ -6,8 +6,8 @@ from adaptive_split.observation import observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.records import RecordWriter
 from adaptive_split.runtime.session import DECIMALS
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.simulator_backend import report_of
+from adaptive_split.runtime.simulated.backend import report_of
+from adaptive_split.runtime.simulated.simulator import Simulator
 
 USUAL = BacklogPrices()
 

@@ -10,7 +10,7 @@ from adaptive_split.codec import encode_feature
 from adaptive_split.runtime import wire
 from adaptive_split.runtime.certificates import Authority
 from adaptive_split.runtime.credentials import TlsFiles
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.runtime.wire import TailRequest
 from adaptive_split.testing import TinyStages, tiny_bundle, tiny_picture

@@ -17,7 +17,7 @@ from adaptive_split.outcomes import Outcomes
 from adaptive_split.planner import Moment, combine, link_pairs, read_link
 from adaptive_split.profile import Profile
 from adaptive_split.runtime.controller import ForecastWeights
-from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream
+from adaptive_split.runtime.simulated.streams import PERIOD_S, WAIT_PERIOD_S, Stream
 from adaptive_split.scenario import Camera, Scenario
 from adaptive_split.trace import Trace
 

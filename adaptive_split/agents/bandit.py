@@ -12,7 +12,7 @@ from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.errors import ConfigError
 from adaptive_split.planner import Moment
 from adaptive_split.runtime.controller import Choice
-from adaptive_split.runtime.simulated_step import Step
+from adaptive_split.runtime.simulated.step import Step
 
 FIRST_HORIZON = 200
 """Frames until the horizon doubles for the first time."""

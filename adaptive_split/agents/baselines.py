@@ -10,7 +10,7 @@ from adaptive_split.agents.link_readings import EWMA_WEIGHT, mean_link
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import BacklogPrices, Moment
 from adaptive_split.runtime.controller import Choice
-from adaptive_split.runtime.simulator import Simulator
+from adaptive_split.runtime.simulated.simulator import Simulator
 
 
 class Static:

@@ -34,7 +34,7 @@ from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
 

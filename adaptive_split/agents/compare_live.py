@@ -30,19 +30,19 @@ from adaptive_split.errors import ConfigError
 from adaptive_split.measurement import FrameReport
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.device import Device
-from adaptive_split.runtime.link_process import LinkProcess
+from adaptive_split.runtime.emulation.link_process import LinkProcess
+from adaptive_split.runtime.emulation.namespace_link import open_link
 from adaptive_split.runtime.live import LiveBackend
 from adaptive_split.runtime.live_controller import LiveController
-from adaptive_split.runtime.namespace_link import open_link
 from adaptive_split.runtime.picture_folder import PictureFolder, Scenes, read_folder
 from adaptive_split.runtime.records import RecordWriter
 from adaptive_split.runtime.sensors.battery import ModelledBattery
 from adaptive_split.runtime.sensors.load import LoadSensor
-from adaptive_split.runtime.server_process import ServerProcess
+from adaptive_split.runtime.serving.server_process import ServerProcess
 from adaptive_split.runtime.session import Recorder, play_recorded
 from adaptive_split.runtime.setup import Setup
+from adaptive_split.runtime.simulated.streams import Stream
 from adaptive_split.runtime.stages import StageRunner
-from adaptive_split.runtime.streams import Stream
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace

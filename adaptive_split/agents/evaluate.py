@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from adaptive_split.agents.baselines import Oracle
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.runtime.controller import Policy
-from adaptive_split.runtime.simulated_step import Step
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.simulator import Simulator
+from adaptive_split.runtime.simulated.step import Step
+from adaptive_split.runtime.simulated.streams import Stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)

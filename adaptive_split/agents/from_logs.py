@@ -22,7 +22,7 @@ from adaptive_split.candidates import CandidateTable
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.runtime.controller import ForecastWeights
 from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.streams import Stream
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
 

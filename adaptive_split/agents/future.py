@@ -14,7 +14,7 @@ from torch.nn import functional
 from adaptive_split.agents.networks import Residual, layer_arrays
 from adaptive_split.agents.rollouts import Rollouts, joined, roll_out
 from adaptive_split.runtime.controller import ForecastController, ForecastWeights
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 
 PER_FAMILY = 32
 """Streams of each link family that are played at a time."""

@@ -15,7 +15,7 @@ from adaptive_split.agents.trial import FINALISTS, MOST_LANES, Venue, search
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import Choice, Policy
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.streams import Stream
 
 ORACLE_PRICES = tuple(
     BacklogPrices(device=device, uplink=uplink, occupied=occupied)

@@ -21,8 +21,8 @@ from adaptive_split.agents.learned_link import (
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import Moment
 from adaptive_split.runtime.controller import Choice, DistributionPlanner, PlannerSettings
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.simulator import Simulator
+from adaptive_split.runtime.simulated.streams import Stream
 
 WIDTH = 64
 BATCH = 1024

@@ -14,7 +14,12 @@ from adaptive_split.errors import ConfigError
 from adaptive_split.outcomes import Outcomes
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.picture_folder import PictureFolder
-from adaptive_split.runtime.streams import WAIT_PERIOD_S, Stream, cut_window, scene_sequence
+from adaptive_split.runtime.simulated.streams import (
+    WAIT_PERIOD_S,
+    Stream,
+    cut_window,
+    scene_sequence,
+)
 from adaptive_split.scenario import Scenario
 from adaptive_split.server_load import server_wait
 from adaptive_split.trace import Trace

@@ -14,7 +14,7 @@ from adaptive_split.agents.evaluate import play
 from adaptive_split.agents.frames import Frames, frames_of
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.runtime.controller import Policy
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.streams import Stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)

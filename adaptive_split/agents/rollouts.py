@@ -19,8 +19,8 @@ from adaptive_split.candidates import Floats
 from adaptive_split.observation import observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, forecast
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.simulator import Simulator
+from adaptive_split.runtime.simulated.streams import Stream
 
 HORIZON_S = 0.7
 """Longer ones add more of other frames' luck than of this frame's doing."""

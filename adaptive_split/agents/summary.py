@@ -18,7 +18,7 @@ from adaptive_split.agents.intervals import Bootstrap
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED, ORACLE
 from adaptive_split.candidates import Floats
 from adaptive_split.runtime.controller_bundle import WEIGHTS
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.streams import Stream
 
 VERSION = 1
 INTERVAL = (

@@ -19,7 +19,7 @@ from adaptive_split.agents.tune import tune_rivals
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, ForecastWeights, PlannerSettings
-from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
 

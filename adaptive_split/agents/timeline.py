@@ -10,7 +10,7 @@ from adaptive_split.agents.compare import Comparison
 from adaptive_split.agents.frames import Frames
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED
 from adaptive_split.candidates import Floats
-from adaptive_split.runtime.streams import PERIOD_S
+from adaptive_split.runtime.simulated.streams import PERIOD_S
 
 CHOICE = (
     "of the half of the streams whose link varies most, the one with the median difference "

@@ -15,8 +15,8 @@ from adaptive_split.agents.rivals import Rival
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import Moment
 from adaptive_split.runtime.controller import Choice, Policy
-from adaptive_split.runtime.simulated_step import Step
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.step import Step
+from adaptive_split.runtime.simulated.streams import Stream
 
 FEW_STREAMS = 16
 FINALISTS = 5

@@ -14,7 +14,7 @@ from adaptive_split.agents.rivals import RIVALS, Ground
 from adaptive_split.agents.roster import BEST_STATIC
 from adaptive_split.agents.trial import Venue, search
 from adaptive_split.candidates import CandidateTable
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.streams import Stream
 
 SCORES = "scores"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from adaptive_split.envs.vector_env import TraceVectorEnv
     from adaptive_split.runtime.backend import Situation
     from adaptive_split.runtime.live_controller import LiveController
-    from adaptive_split.runtime.simulator import Simulator
+    from adaptive_split.runtime.simulated.simulator import Simulator
     from adaptive_split.runtime.transport import GrpcTransport
     from adaptive_split.scenario import Scenario
 
@@ -102,8 +102,8 @@ def _situations(scenario: Scenario, table: CandidateTable, count: int) -> list[S
     """Situations of a run that the distribution planner decides, at most `count`."""
     from adaptive_split.agents.roster import make_policy
     from adaptive_split.runtime.live_controller import LiveController
-    from adaptive_split.runtime.simulator_backend import SimulatorBackend
-    from adaptive_split.runtime.streams import StreamSource
+    from adaptive_split.runtime.simulated.backend import SimulatorBackend
+    from adaptive_split.runtime.simulated.streams import StreamSource
     from adaptive_split.trace_sets import shipped
 
     source = StreamSource(scenario, table.outcomes, shipped("train"))
@@ -146,8 +146,8 @@ def bench_simulator(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
     from adaptive_split.agents.roster import make_policy
     from adaptive_split.envs.vector_env import TraceVectorEnv
     from adaptive_split.planner import BacklogPrices
-    from adaptive_split.runtime.simulator import Simulator
-    from adaptive_split.runtime.streams import StreamSource
+    from adaptive_split.runtime.simulated.simulator import Simulator
+    from adaptive_split.runtime.simulated.streams import StreamSource
     from adaptive_split.trace_sets import shipped
 
     table, traces = scenario.table("policy"), shipped("train")
@@ -262,7 +262,7 @@ def _codec_speeds(repeats: int) -> Numbers:
 
 def bench_transport(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
     """Send probes of several sizes to a server process and wait for each answer."""
-    from adaptive_split.runtime.server_process import ServerProcess
+    from adaptive_split.runtime.serving.server_process import ServerProcess
     from adaptive_split.runtime.transport import GrpcTransport
 
     bars("starting a server", 0, 1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adaptive_split.agents.cluster import RayCluster
     from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.runtime.credentials import TlsFiles
-    from adaptive_split.runtime.telemetry import MetricsEndpoint
+    from adaptive_split.runtime.telemetry.endpoint import MetricsEndpoint
     from adaptive_split.scenario import Scenario
     from adaptive_split.trace import Trace
 
@@ -130,7 +130,7 @@ def metrics_endpoint(
     arguments: argparse.Namespace, registry: CollectorRegistry
 ) -> AbstractContextManager[MetricsEndpoint | None]:
     """The endpoint that `--metrics-port` asks for, or nothing without it."""
-    from adaptive_split.runtime.telemetry import MetricsEndpoint
+    from adaptive_split.runtime.telemetry.endpoint import MetricsEndpoint
 
     if arguments.metrics_port is None:
         return nullcontext()

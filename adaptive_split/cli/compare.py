@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.agents.live_windows import LiveConfig
     from adaptive_split.agents.summary import provenance_of, summarize
     from adaptive_split.cli.tables import controller_table, differences, energy_note
-    from adaptive_split.runtime.namespace_link import check_link
+    from adaptive_split.runtime.emulation.namespace_link import check_link
     from adaptive_split.scenario import load_scenario
     from adaptive_split.trace_sets import default_traces
 

@@ -83,7 +83,7 @@ def find_knobs(
 
     from adaptive_split.agents.compare import pick_in_hindsight
     from adaptive_split.agents.rivals import RIVALS, lacks_knobs
-    from adaptive_split.runtime.streams import StreamSource
+    from adaptive_split.runtime.simulated.streams import StreamSource
 
     tuned: Mapping[str, Any] = {} if learned is None else learned.tuned
     lacking = [

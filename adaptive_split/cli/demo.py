@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.agents.summary import provenance_of, summarize
     from adaptive_split.cli.compare import finish, play_live, print_live, write_records
     from adaptive_split.cli.tables import controller_table, differences, energy_note
-    from adaptive_split.runtime.namespace_link import check_link
+    from adaptive_split.runtime.emulation.namespace_link import check_link
     from adaptive_split.scenario import load_scenario
     from adaptive_split.trace_sets import shipped
 

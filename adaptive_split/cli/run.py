@@ -81,7 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.clock import MonotonicClock
     from adaptive_split.runtime.controller import DistributionPlanner, PlannerSettings
     from adaptive_split.runtime.device import Device
-    from adaptive_split.runtime.device_metrics import DeviceMetrics, TimedController
     from adaptive_split.runtime.live import LiveBackend
     from adaptive_split.runtime.live_controller import LiveController
     from adaptive_split.runtime.picture_folder import read_folder
@@ -89,7 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.runtime.session import Recorder, play_recorded
     from adaptive_split.runtime.setup import Setup
     from adaptive_split.runtime.stages import StageRunner
-    from adaptive_split.runtime.telemetry import new_registry
+    from adaptive_split.runtime.telemetry.device_metrics import DeviceMetrics, TimedController
+    from adaptive_split.runtime.telemetry.endpoint import new_registry
     from adaptive_split.runtime.transport import GrpcTransport
     from adaptive_split.scenario import load_scenario
 

@@ -22,8 +22,8 @@ from adaptive_split.errors import ConfigError
 if TYPE_CHECKING:
     from adaptive_split.bundle import ModelBundle
     from adaptive_split.cluster.replica import ReplicaConfig
-    from adaptive_split.runtime.guard import Limits
-    from adaptive_split.runtime.tails import Tails
+    from adaptive_split.runtime.serving.guard import Limits
+    from adaptive_split.runtime.serving.tails import Tails
 
 QUEUE_OF_ONE = 64
 """Requests that may wait where tails are computed."""
@@ -111,7 +111,7 @@ def limits_of(arguments: argparse.Namespace) -> Limits:
     Raises:
         ConfigError: If one is negative.
     """
-    from adaptive_split.runtime.guard import UNLIMITED, Limits
+    from adaptive_split.runtime.serving.guard import UNLIMITED, Limits
 
     if min(arguments.device_requests, arguments.device_mbps, arguments.device_open) < 0:
         raise ConfigError("--device-requests, --device-mbps and --device-open must be 0 or more")
@@ -157,7 +157,7 @@ def open_tails(
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     from adaptive_split.bundle import ModelBundle, bundle_path
-    from adaptive_split.runtime.server import EdgeServer, ServerConfig
+    from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
     from adaptive_split.runtime.stages import StageRunner
 
     replicas, out = replicas_of(arguments), sys.stdout

@@ -13,7 +13,7 @@ from adaptive_split.errors import LinkError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from adaptive_split.runtime.scrape import Scrape
+    from adaptive_split.runtime.telemetry.scrape import Scrape
 
 REFRESH_S = 1.0
 WINDOW = 11
@@ -73,7 +73,7 @@ class Watched:
 
     def look(self) -> None:
         """Read it once more."""
-        from adaptive_split.runtime.scrape import scrape
+        from adaptive_split.runtime.telemetry.scrape import scrape
 
         try:
             found = scrape(self.address)
@@ -88,7 +88,7 @@ class Watched:
     def view(self) -> RenderableType:
         """What to show: the last seconds, or since its start where it was read once only."""
         from adaptive_split.cli.top_view import lost, panel
-        from adaptive_split.runtime.scrape import Change
+        from adaptive_split.runtime.telemetry.scrape import Change
 
         if not self._history:
             return lost(self.address, self.problem)

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from adaptive_split.runtime.scrape import Change
+from adaptive_split.runtime.telemetry.scrape import Change
 
 Row = tuple[str, str]
 Counts = Mapping[tuple[str, ...], float]

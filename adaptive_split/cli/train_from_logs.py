@@ -44,7 +44,7 @@ def train_from_logs(arguments: argparse.Namespace) -> int:
     from adaptive_split.agents.from_logs import check_controller, learn_from_logs
     from adaptive_split.agents.log_frames import read_logs
     from adaptive_split.agents.train import TrainConfig
-    from adaptive_split.runtime.streams import StreamSource
+    from adaptive_split.runtime.simulated.streams import StreamSource
 
     check_controller(bundle, scenario)
     table = scenario.table("policy")

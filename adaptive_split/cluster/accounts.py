@@ -6,7 +6,7 @@ import threading
 from collections import Counter, deque
 
 from adaptive_split.clock import Clock
-from adaptive_split.runtime.scheduler import LOAD_WINDOW_S, SchedulerCounts
+from adaptive_split.runtime.serving.scheduler import LOAD_WINDOW_S, SchedulerCounts
 from adaptive_split.runtime.wire import RefusedError
 
 HOPS_REMEMBERED, HOP_QUANTILE = 32, 0.75

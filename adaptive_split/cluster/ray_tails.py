@@ -18,8 +18,8 @@ from adaptive_split.clock import Clock, MonotonicClock
 from adaptive_split.cluster.accounts import Accounts
 from adaptive_split.cluster.replica import Files, ReplicaConfig, TailReplica, Told, files_of
 from adaptive_split.errors import ConfigError
-from adaptive_split.runtime.scheduler import SchedulerCounts
-from adaptive_split.runtime.stage_queues import Finished
+from adaptive_split.runtime.serving.scheduler import SchedulerCounts
+from adaptive_split.runtime.serving.stage_queues import Finished
 from adaptive_split.runtime.wire import RefusedError, TailRequest
 
 _log = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from pathlib import Path
 from adaptive_split.bundle import MANIFEST, ModelBundle
 from adaptive_split.clock import MonotonicClock
 from adaptive_split.errors import BundleError, ConfigError, PayloadError
-from adaptive_split.runtime.batch_cost import measured_costs
-from adaptive_split.runtime.scheduler import Scheduler, WorkerThread
-from adaptive_split.runtime.service import TailService
-from adaptive_split.runtime.stage_queues import Finished
+from adaptive_split.runtime.serving.batch_cost import measured_costs
+from adaptive_split.runtime.serving.scheduler import Scheduler, WorkerThread
+from adaptive_split.runtime.serving.service import TailService
+from adaptive_split.runtime.serving.stage_queues import Finished
 from adaptive_split.runtime.stages import StageRunner
 from adaptive_split.runtime.wire import RefusedError, TailRequest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from adaptive_split.errors import ConfigError
-from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 
 MEMORY = 0.7
 """Weight of what was known of a trace when another of its streams has been played."""

@@ -17,15 +17,15 @@ from adaptive_split.outcomes import Outcomes
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.backend import Backend, Situation
 from adaptive_split.runtime.device import Device
-from adaptive_split.runtime.link_process import LinkProcess
+from adaptive_split.runtime.emulation.link_process import LinkProcess
+from adaptive_split.runtime.emulation.namespace_link import open_link
 from adaptive_split.runtime.live import LiveBackend
-from adaptive_split.runtime.namespace_link import open_link
 from adaptive_split.runtime.picture_folder import PictureFolder, Scenes, read_folder
 from adaptive_split.runtime.sensors.battery import ModelledBattery
-from adaptive_split.runtime.server_process import ServerProcess
+from adaptive_split.runtime.serving.server_process import ServerProcess
 from adaptive_split.runtime.setup import Setup
+from adaptive_split.runtime.simulated.streams import PERIOD_S, Stream, StreamSource
 from adaptive_split.runtime.stages import StageRunner
-from adaptive_split.runtime.streams import PERIOD_S, Stream, StreamSource
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace

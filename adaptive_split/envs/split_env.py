@@ -19,8 +19,8 @@ from adaptive_split.observation import View, bounds, observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.backend import Backend, Situation
 from adaptive_split.runtime.live_controller import moment_of
-from adaptive_split.runtime.simulator_backend import SimulatorBackend
-from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.runtime.simulated.backend import SimulatorBackend
+from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace, read_traces
 from adaptive_split.trace_sets import default_traces

@@ -15,8 +15,8 @@ from adaptive_split.envs.curriculum import Curriculum
 from adaptive_split.envs.split_env import find_traces
 from adaptive_split.observation import View, bounds, observe
 from adaptive_split.planner import BacklogPrices, combine
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.streams import Stream, StreamSource
+from adaptive_split.runtime.simulated.simulator import Simulator
+from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario, load_scenario
 from adaptive_split.trace import Trace
 

@@ -10,8 +10,8 @@ from adaptive_split.codec import encode_feature
 from adaptive_split.errors import BundleError, LinkError, LinkTimeout, PayloadError
 from adaptive_split.runtime import wire
 from adaptive_split.runtime.protos import open_inference as oip
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
-from adaptive_split.runtime.service import TailService
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.service import TailService
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.runtime.wire import RefusedError, TailReply, TailRequest
 from adaptive_split.testing import (

@@ -13,7 +13,7 @@ from adaptive_split.profile import MODELLED
 from adaptive_split.runtime.measure import measure
 from adaptive_split.runtime.profiler import profile_bundle
 from adaptive_split.runtime.records import read_records
-from adaptive_split.runtime.server_process import ServerProcess
+from adaptive_split.runtime.serving.server_process import ServerProcess
 from adaptive_split.trace import write_trace
 from tests import support
 from tests.color_bundle import color_pictures, write_color_bundle

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adaptive_split.errors import ConfigError, LinkError
-from adaptive_split.runtime.namespace_link import LINKS, open_link
+from adaptive_split.runtime.emulation.namespace_link import LINKS, open_link
 from tests.played_links import Sink, connect, link_or_skip, round_trip_s, trace_of
 
 

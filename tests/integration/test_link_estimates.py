@@ -11,11 +11,11 @@ from adaptive_split.clock import MonotonicClock
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.objective import Objective
 from adaptive_split.runtime.device import Device
-from adaptive_split.runtime.emulated_link import EmulatedLink
+from adaptive_split.runtime.emulation.emulated_link import EmulatedLink
 from adaptive_split.runtime.live import LiveBackend, play
 from adaptive_split.runtime.probes import PING_EVERY_S, PING_FRAMING_BYTES, ProbeBudget
 from adaptive_split.runtime.sensors.battery import ModelledBattery
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.runtime.source import PictureSequence
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.testing import TinyStages, tiny_bundle, tiny_picture, tiny_profile, tiny_setup

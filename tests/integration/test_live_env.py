@@ -16,7 +16,7 @@ from adaptive_split.envs.split_env import make_trace_env
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
 from adaptive_split.runtime.measure import measure
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.runtime.stages import StageRunner
 from adaptive_split.scenario import Camera, Scenario
 from adaptive_split.trace import Trace

@@ -11,7 +11,7 @@ from adaptive_split.clock import MonotonicClock
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.objective import Objective
 from adaptive_split.runtime.device import Device
-from adaptive_split.runtime.emulated_link import EmulatedLink
+from adaptive_split.runtime.emulation.emulated_link import EmulatedLink
 from adaptive_split.runtime.live import LiveBackend, play
 from adaptive_split.runtime.records import RecordWriter, read_records
 from adaptive_split.runtime.sensors.battery import ModelledBattery
@@ -24,7 +24,7 @@ TOLERANCE_S = 0.025
 """What a busy machine without real-time priorities may add to a deadline."""
 SERVE = """
 import sys
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.testing import TinyStages, tiny_bundle, tiny_profile
 config = ServerConfig(insecure=True, port=int(sys.argv[1]), slowdown=1.0)
 server = EdgeServer(tiny_bundle(), TinyStages(), config, profile=tiny_profile(0.1))

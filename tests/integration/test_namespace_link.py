@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from adaptive_split.errors import ConfigError
-from adaptive_split.runtime.namespace_link import NamespaceLink, check_link
-from adaptive_split.runtime.packet_queue import QUEUE_BYTES
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.emulation.namespace_link import NamespaceLink, check_link
+from adaptive_split.runtime.emulation.packet_queue import QUEUE_BYTES
+from adaptive_split.runtime.emulation.tun_forwarder import FIRST_ADDRESS
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.runtime.transport import GrpcTransport
-from adaptive_split.runtime.tun_forwarder import FIRST_ADDRESS
 from adaptive_split.testing import TinyStages, tiny_bundle, tiny_profile
 from tests.played_links import WAIT_S, Sink, connect, link_or_skip, round_trip_s, trace_of
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 HOLD_A_LINK = """
 import sys
-from adaptive_split.runtime.namespace_link import NamespaceLink
+from adaptive_split.runtime.emulation.namespace_link import NamespaceLink
 link = NamespaceLink("127.0.0.1:9")
 print(link.address, flush=True)
 sys.stdin.read()
@@ -164,7 +164,7 @@ def test_a_share_that_is_none_is_refused(link):
 def test_a_machine_without_the_right_to_make_one_says_so():
     code = (
         "import os\n"
-        "from adaptive_split.runtime.namespace_link import check_link\n"
+        "from adaptive_split.runtime.emulation.namespace_link import check_link\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "check_link('namespaces')\n"
     )

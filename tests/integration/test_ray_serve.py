@@ -14,7 +14,7 @@ from adaptive_split.clock import MonotonicClock
 from adaptive_split.codec import encode_feature, encode_picture
 from adaptive_split.errors import BundleError, LinkError, PayloadError
 from adaptive_split.runtime import wire
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.runtime.stages import StageRunner
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.runtime.wire import RefusedError, TailRequest

@@ -12,7 +12,7 @@ from adaptive_split.cli import main
 from adaptive_split.errors import ConfigError, LinkError
 from adaptive_split.runtime.certificates import Authority
 from adaptive_split.runtime.credentials import TlsFiles
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.testing import TinyStages
 from tests.color_bundle import write_color_bundle

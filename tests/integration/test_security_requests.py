@@ -9,8 +9,8 @@ import pytest
 
 from adaptive_split.errors import PayloadError
 from adaptive_split.runtime import wire
-from adaptive_split.runtime.guard import Limits
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.guard import Limits
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.runtime.wire import RefusedError
 from adaptive_split.testing import TinyStages

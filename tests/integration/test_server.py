@@ -21,8 +21,8 @@ from adaptive_split.errors import ConfigError, LinkError, PayloadError
 from adaptive_split.runtime import wire
 from adaptive_split.runtime.credentials import TlsFiles
 from adaptive_split.runtime.protos import open_inference as oip
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
-from adaptive_split.runtime.service import TailService
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.service import TailService
 from adaptive_split.runtime.stages import StageRunner
 from adaptive_split.runtime.transport import GrpcTransport
 from adaptive_split.runtime.wire import RefusedError, TailRequest
@@ -355,7 +355,7 @@ def request_of(split_point, payload):
 
 
 SERVE = """
-from adaptive_split.runtime.server import EdgeServer, ServerConfig
+from adaptive_split.runtime.serving.server import EdgeServer, ServerConfig
 from adaptive_split.testing import TinyStages, tiny_bundle
 server = EdgeServer(tiny_bundle(), TinyStages(), ServerConfig(insecure=True))
 print(server.port, flush=True)

@@ -11,7 +11,7 @@ import pytest
 
 from adaptive_split.cli.common import SHIPPED_PICTURES
 from adaptive_split.errors import LinkError
-from adaptive_split.runtime.scrape import scrape
+from adaptive_split.runtime.telemetry.scrape import scrape
 
 MANY, FEW = 250, 30
 """Frames of a run: enough to look at it meanwhile; enough to end."""

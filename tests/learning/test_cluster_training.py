@@ -18,7 +18,7 @@ from adaptive_split.agents.shards import RayShards
 from adaptive_split.agents.task import Task
 from adaptive_split.agents.train import TrainConfig
 from adaptive_split.errors import ConfigError
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from tests import support
 from tests.small_cluster import open_small_cluster
 

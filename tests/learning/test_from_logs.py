@@ -16,7 +16,7 @@ from adaptive_split.agents.networks import Forecast, Residual, export_weights
 from adaptive_split.objective import Objective
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from adaptive_split.scenario import load_scenario
 from tests import support
 from tests.learning.test_learning import two_states

@@ -16,7 +16,7 @@ from adaptive_split.runtime.controller import (
     ForecastController,
     PlannerSettings,
 )
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from adaptive_split.trace import Trace
 from tests import support
 

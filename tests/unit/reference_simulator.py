@@ -6,7 +6,7 @@ import math
 
 from adaptive_split.candidates import MARGIN_S
 from adaptive_split.decision import NEVER
-from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S
+from adaptive_split.runtime.simulated.streams import PERIOD_S, WAIT_PERIOD_S
 
 EPSILON = 1e-9
 

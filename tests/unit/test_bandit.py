@@ -9,7 +9,7 @@ from adaptive_split.agents.bandit import BanditKnobs, MuLinUcb
 from adaptive_split.agents.evaluate import Learner, lane_utility
 from adaptive_split.decision import NEVER
 from adaptive_split.errors import ConfigError
-from adaptive_split.runtime.simulated_step import Step
+from adaptive_split.runtime.simulated.step import Step
 from tests import support
 
 KNOBS = BanditKnobs(exit_threshold=NEVER, bits=8, alpha=0.1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adaptive_split.runtime.batch_cost import (
+from adaptive_split.runtime.serving.batch_cost import (
     MEASURED_BATCH,
     Line,
     free_costs,

@@ -10,7 +10,7 @@ from adaptive_split.envs.curriculum import Curriculum
 from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import ConfigError
 from adaptive_split.planner import combine
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from tests import support
 
 TRACES = [support.trace(0, "a"), support.trace(1, "a"), support.trace(2, "b")]

@@ -6,7 +6,7 @@ from adaptive_split.decision import NEVER, Decision
 from adaptive_split.objective import Objective
 from adaptive_split.runtime.device import MARGIN_S, Device
 from adaptive_split.runtime.sensors.battery import ModelledBattery
-from adaptive_split.runtime.service import TailService
+from adaptive_split.runtime.serving.service import TailService
 from adaptive_split.runtime.source import PictureSequence
 from adaptive_split.testing import (
     ManualClock,

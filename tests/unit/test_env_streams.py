@@ -8,7 +8,7 @@ import pytest
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.envs.split_env import SplitEnv, make_trace_env
 from adaptive_split.envs.vector_env import TraceVectorEnv
-from adaptive_split.runtime.simulator_backend import SimulatorBackend
+from adaptive_split.runtime.simulated.backend import SimulatorBackend
 from adaptive_split.scenario import Battery, Thermal
 from tests import support
 

@@ -21,8 +21,8 @@ from adaptive_split.runtime.device import Device
 from adaptive_split.runtime.live import LiveBackend
 from adaptive_split.runtime.live_controller import moment_of
 from adaptive_split.runtime.sensors.battery import ModelledBattery
-from adaptive_split.runtime.service import TailService
-from adaptive_split.runtime.simulator_backend import SimulatorBackend
+from adaptive_split.runtime.serving.service import TailService
+from adaptive_split.runtime.simulated.backend import SimulatorBackend
 from adaptive_split.runtime.source import PictureSequence
 from adaptive_split.testing import (
     ManualClock,

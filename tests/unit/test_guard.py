@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptive_split.errors import BundleError, ConfigError, LinkError, PayloadError
-from adaptive_split.runtime.allow_list import AllowList
 from adaptive_split.runtime.credentials import Caller
-from adaptive_split.runtime.guard import (
+from adaptive_split.runtime.serving.allow_list import AllowList
+from adaptive_split.runtime.serving.guard import (
     MAX_DEVICES,
     REASONS,
     Guard,
@@ -19,8 +19,8 @@ from adaptive_split.runtime.guard import (
     NotAllowedError,
     OversizedError,
 )
-from adaptive_split.runtime.refusals import LOG_EVERY_S, MAX_LINES, Refusals
-from adaptive_split.runtime.replay import MAX_RUNS, WINDOW, ReplayedError, Runs
+from adaptive_split.runtime.serving.refusals import LOG_EVERY_S, MAX_LINES, Refusals
+from adaptive_split.runtime.serving.replay import MAX_RUNS, WINDOW, ReplayedError, Runs
 from adaptive_split.runtime.wire import RefusedError
 from adaptive_split.testing import ManualClock
 

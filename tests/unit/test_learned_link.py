@@ -17,7 +17,7 @@ from adaptive_split.agents.learned_link import (
 )
 from adaptive_split.agents.link_training import collect, train_transfer, true_transfer_s
 from adaptive_split.errors import ConfigError
-from adaptive_split.runtime.simulator import Simulator
+from adaptive_split.runtime.simulated.simulator import Simulator
 from tests import support
 
 

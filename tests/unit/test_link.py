@@ -6,7 +6,7 @@ import pytest
 from adaptive_split.runtime.breaker import Breaker
 from adaptive_split.runtime.link import LinkEstimator
 from adaptive_split.runtime.probes import ProbeBudget, Prober
-from adaptive_split.runtime.service import TailService
+from adaptive_split.runtime.serving.service import TailService
 from adaptive_split.runtime.traffic import Traffic
 from adaptive_split.testing import ManualClock, MemoryTransport, TinyStages, tiny_bundle
 

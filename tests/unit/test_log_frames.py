@@ -15,7 +15,7 @@ from adaptive_split.observation import flat_size
 from adaptive_split.runtime.live_controller import LiveController
 from adaptive_split.runtime.records import RecordWriter, read_records
 from adaptive_split.runtime.session import Recorder, play_recorded
-from adaptive_split.runtime.simulator_backend import SimulatorBackend
+from adaptive_split.runtime.simulated.backend import SimulatorBackend
 from tests import support
 from tests.recorded import AtRandom, record
 

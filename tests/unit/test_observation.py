@@ -13,8 +13,8 @@ from adaptive_split.objective import Objective
 from adaptive_split.observation import bounds, flat_size, observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.live_controller import moment_of
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.simulator_backend import SimulatorBackend
+from adaptive_split.runtime.simulated.backend import SimulatorBackend
+from adaptive_split.runtime.simulated.simulator import Simulator
 from tests import support
 
 pytestmark = pytest.mark.slow

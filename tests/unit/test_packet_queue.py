@@ -2,8 +2,8 @@
 
 import pytest
 
-from adaptive_split.runtime.packet_queue import HEADER_BYTES, DelayLine, PacketUplink
-from adaptive_split.runtime.playback import Playback
+from adaptive_split.runtime.emulation.packet_queue import HEADER_BYTES, DelayLine, PacketUplink
+from adaptive_split.runtime.emulation.playback import Playback
 
 PACKET = bytes(HEADER_BYTES + 1000)
 """8 ms at 1 Mbit/s."""

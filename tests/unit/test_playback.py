@@ -2,7 +2,7 @@
 
 import pytest
 
-from adaptive_split.runtime.playback import Playback
+from adaptive_split.runtime.emulation.playback import Playback
 
 
 def play(rates, rtts, begin_s=100.0):

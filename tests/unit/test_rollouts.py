@@ -19,8 +19,8 @@ from adaptive_split.agents.rollouts import (
 from adaptive_split.observation import observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, value_residual
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.simulator import Simulator
+from adaptive_split.runtime.simulated.streams import StreamSource
 from tests import support
 
 LENGTH = 26

@@ -21,7 +21,7 @@ from adaptive_split.errors import ConfigError
 from adaptive_split.observation import CONTEXT, bounds, observe
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, forecast
-from adaptive_split.runtime.simulator import Simulator
+from adaptive_split.runtime.simulated.simulator import Simulator
 from tests import support
 
 PRICES = BacklogPrices()

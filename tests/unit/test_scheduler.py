@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from adaptive_split.codec import encode_feature, encode_picture
 from adaptive_split.errors import PayloadError
-from adaptive_split.runtime.batch_cost import BatchCosts, Line
-from adaptive_split.runtime.scheduler import Scheduler
-from adaptive_split.runtime.tail_steps import TailSteps
+from adaptive_split.runtime.serving.batch_cost import BatchCosts, Line
+from adaptive_split.runtime.serving.scheduler import Scheduler
+from adaptive_split.runtime.serving.tail_steps import TailSteps
 from adaptive_split.runtime.wire import RefusedError, TailRequest
 from adaptive_split.testing import ManualClock, TinyStages, tiny_bundle, tiny_picture
 

@@ -9,9 +9,9 @@ from adaptive_split.decision import NEVER, Decision
 from adaptive_split.errors import ConfigError
 from adaptive_split.planner import BacklogPrices, link_pairs, read_link, utility_terms
 from adaptive_split.runtime.controller import DistributionPlanner, PlannerSettings
-from adaptive_split.runtime.simulated_power import Heat
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.simulator_backend import SimulatorBackend
+from adaptive_split.runtime.simulated.backend import SimulatorBackend
+from adaptive_split.runtime.simulated.power import Heat
+from adaptive_split.runtime.simulated.simulator import Simulator
 from adaptive_split.scenario import Battery, Thermal, load_scenario
 from tests import support
 

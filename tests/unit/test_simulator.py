@@ -12,7 +12,7 @@ from adaptive_split.decision import NEVER, Decision
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
 from adaptive_split.planner import BacklogPrices
-from adaptive_split.runtime.simulator import Simulator
+from adaptive_split.runtime.simulated.simulator import Simulator
 from adaptive_split.scenario import Battery, Thermal
 from tests import support
 from tests.unit.reference_simulator import ReferenceDevice

@@ -19,7 +19,7 @@ from adaptive_split.runtime.controller import (
     PlannerSettings,
     forecast,
 )
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from tests import support
 
 LOCAL = support.GRID.index(Decision(3, NEVER, 0))

@@ -20,12 +20,12 @@ from adaptive_split.decision import NEVER, Decision
 from adaptive_split.errors import ConfigError, LinkError
 from adaptive_split.measurement import FrameReport, LinkSample
 from adaptive_split.runtime.device import Device
-from adaptive_split.runtime.device_metrics import DeviceMetrics, TimedController
-from adaptive_split.runtime.scheduler import SchedulerCounts
-from adaptive_split.runtime.scrape import Change, parse, scrape
 from adaptive_split.runtime.sensors.battery import ModelledBattery, SystemBattery
-from adaptive_split.runtime.server_metrics import MOST_NAMES, ServerMetrics, ServerState
-from adaptive_split.runtime.telemetry import MetricsEndpoint, new_registry
+from adaptive_split.runtime.serving.scheduler import SchedulerCounts
+from adaptive_split.runtime.serving.server_metrics import MOST_NAMES, ServerMetrics, ServerState
+from adaptive_split.runtime.telemetry.device_metrics import DeviceMetrics, TimedController
+from adaptive_split.runtime.telemetry.endpoint import MetricsEndpoint, new_registry
+from adaptive_split.runtime.telemetry.scrape import Change, parse, scrape
 from adaptive_split.runtime.wire import TailReply
 from adaptive_split.testing import ManualClock, MemoryTransport, TinyStages, tiny_setup
 

@@ -9,7 +9,7 @@ import torch
 from adaptive_split.agents.task import Task
 from adaptive_split.agents.train import TrainConfig, learn, make_model
 from adaptive_split.errors import ConfigError
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from tests import support
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from adaptive_split.runtime.tun_forwarder import Forwarder
+from adaptive_split.runtime.emulation.tun_forwarder import Forwarder
 
 FIRST, SECOND, OF_IPV6 = b"\x45first", b"\x45second", b"\x60neighbors"
 

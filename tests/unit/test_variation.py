@@ -5,7 +5,7 @@ import pytest
 
 from adaptive_split.agents.variation import Variation
 from adaptive_split.objective import Objective
-from adaptive_split.runtime.streams import StreamSource
+from adaptive_split.runtime.simulated.streams import StreamSource
 from tests import support
 
 NAMES = ("rate", "rtt", "device", "server", "energy_price")

@@ -1,7 +1,8 @@
 """The far end of a link of namespaces: passes connections on to the server, bytes as they come.
 
-`python -m adaptive_split.runtime.link_relay FD HOST:PORT` accepts from the listening socket with
-that descriptor, which may belong to another namespace, and ends with its standard input.
+`python -m adaptive_split.runtime.emulation.link_relay FD HOST:PORT` accepts from the listening
+socket with that descriptor, which may belong to another namespace, and ends with its standard
+input.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import sys
 import threading
 
-from adaptive_split.runtime.priority import run_first
+from adaptive_split.runtime.emulation.priority import run_first
 
 CHUNK_BYTES = 65_536
 CONNECT_S = 5.0

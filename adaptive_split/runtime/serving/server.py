@@ -21,20 +21,20 @@ from adaptive_split.clock import Clock, MonotonicClock
 from adaptive_split.errors import ConfigError
 from adaptive_split.profile import Profile
 from adaptive_split.runtime import wire
-from adaptive_split.runtime.allow_list import AllowList
-from adaptive_split.runtime.background import BackgroundLoad
-from adaptive_split.runtime.batch_cost import measured_costs
 from adaptive_split.runtime.credentials import TlsFiles, caller_of
-from adaptive_split.runtime.door import Door
-from adaptive_split.runtime.guard import Guard, Limits
 from adaptive_split.runtime.parts import Stages
 from adaptive_split.runtime.protos import open_inference as oip
-from adaptive_split.runtime.scheduler import MAX_BATCH, Scheduler, WorkerThread
-from adaptive_split.runtime.server_metrics import ServerMetrics, ServerState
-from adaptive_split.runtime.service import TailService
-from adaptive_split.runtime.stage_queues import Finished
-from adaptive_split.runtime.tails import Tails
-from adaptive_split.runtime.telemetry import new_registry
+from adaptive_split.runtime.serving.allow_list import AllowList
+from adaptive_split.runtime.serving.background import BackgroundLoad
+from adaptive_split.runtime.serving.batch_cost import measured_costs
+from adaptive_split.runtime.serving.door import Door
+from adaptive_split.runtime.serving.guard import Guard, Limits
+from adaptive_split.runtime.serving.scheduler import MAX_BATCH, Scheduler, WorkerThread
+from adaptive_split.runtime.serving.server_metrics import ServerMetrics, ServerState
+from adaptive_split.runtime.serving.service import TailService
+from adaptive_split.runtime.serving.stage_queues import Finished
+from adaptive_split.runtime.serving.tails import Tails
+from adaptive_split.runtime.telemetry.endpoint import new_registry
 from adaptive_split.runtime.wire import TailReply, TailRequest
 from adaptive_split.server_load import arrivals
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 from adaptive_split.errors import LinkError
-from adaptive_split.runtime.telemetry import PREFIX
+from adaptive_split.runtime.telemetry.endpoint import PREFIX
 
 TIMEOUT_S = 2.0
 MOST_BYTES = 1 << 22

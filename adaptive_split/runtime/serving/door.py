@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from adaptive_split.clock import Clock
 from adaptive_split.errors import AdaptiveSplitError, BundleError, PayloadError
 from adaptive_split.runtime.credentials import caller_of
-from adaptive_split.runtime.guard import Guard, NotAllowedError, SlowError
+from adaptive_split.runtime.serving.guard import Guard, NotAllowedError, SlowError
 from adaptive_split.runtime.wire import RefusedError
 
 WAIT_HEADER = "queue-s"

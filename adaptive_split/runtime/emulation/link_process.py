@@ -29,13 +29,13 @@ class LinkProcess:
         """Start the process and wait for its address.
 
         Args:
-            module: Of the package's runtime, run as a program.
+            module: Of this package, run as a program.
             server: `host:port` of the server behind the link; asked anew for every connection.
         """
         package_home = str(Path(adaptive_split.__file__).parents[1])
         search = os.pathsep.join(filter(None, (package_home, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"adaptive_split.runtime.{module}", server],
+            [sys.executable, "-m", f"adaptive_split.runtime.emulation.{module}", server],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": search},

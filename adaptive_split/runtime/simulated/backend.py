@@ -12,9 +12,9 @@ from adaptive_split.decision import Decision
 from adaptive_split.measurement import DEVICE, NOBODY, SERVER, FrameReport, LinkSample
 from adaptive_split.planner import Moment
 from adaptive_split.runtime.backend import Situation
-from adaptive_split.runtime.simulated_step import Step
-from adaptive_split.runtime.simulator import Simulator
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.simulator import Simulator
+from adaptive_split.runtime.simulated.step import Step
+from adaptive_split.runtime.simulated.streams import Stream
 from adaptive_split.scenario import Battery, Thermal
 
 FALLBACK_REASONS = ("", "late", "unsent")

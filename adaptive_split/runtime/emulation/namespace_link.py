@@ -17,9 +17,9 @@ Devices and namespace have no name on disk and vanish with the forwarder, also w
 from __future__ import annotations
 
 from adaptive_split.errors import ConfigError
-from adaptive_split.runtime.emulated_link import EmulatedLink
-from adaptive_split.runtime.link_process import LinkProcess, plan_of
-from adaptive_split.runtime.tun_device import find_obstacle
+from adaptive_split.runtime.emulation.emulated_link import EmulatedLink
+from adaptive_split.runtime.emulation.link_process import LinkProcess, plan_of
+from adaptive_split.runtime.emulation.tun_device import find_obstacle
 from adaptive_split.trace import Trace
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 
 from adaptive_split.clock import Clock
-from adaptive_split.runtime.scheduler import Scheduler
+from adaptive_split.runtime.serving.scheduler import Scheduler
 
 
 class BackgroundLoad:

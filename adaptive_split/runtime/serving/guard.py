@@ -16,10 +16,10 @@ from adaptive_split.errors import (
     LinkError,
     PayloadError,
 )
-from adaptive_split.runtime.allow_list import AllowList
 from adaptive_split.runtime.credentials import Caller
-from adaptive_split.runtime.refusals import Refusals
-from adaptive_split.runtime.replay import ReplayedError, Runs
+from adaptive_split.runtime.serving.allow_list import AllowList
+from adaptive_split.runtime.serving.refusals import Refusals
+from adaptive_split.runtime.serving.replay import ReplayedError, Runs
 from adaptive_split.runtime.wire import RefusedError
 
 MAX_DEVICES = 1024

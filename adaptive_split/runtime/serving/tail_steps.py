@@ -10,8 +10,8 @@ from adaptive_split.bundle import ModelBundle
 from adaptive_split.clock import Clock
 from adaptive_split.codec import decode_feature, decode_picture
 from adaptive_split.errors import PayloadError
-from adaptive_split.runtime.batch_cost import BatchCosts
 from adaptive_split.runtime.parts import Pacer, Stages
+from adaptive_split.runtime.serving.batch_cost import BatchCosts
 from adaptive_split.runtime.stages import ExitAnswer, Tensor
 
 

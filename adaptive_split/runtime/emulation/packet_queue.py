@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Iterator
 
-from adaptive_split.runtime.playback import Playback
+from adaptive_split.runtime.emulation.playback import Playback
 
 HEADER_BYTES = 52
 """Of IPv4 and TCP with timestamps. They cross for free, so that a bulk transfer's payload goes at

@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from adaptive_split.runtime.batch_cost import BatchCosts
+from adaptive_split.runtime.serving.batch_cost import BatchCosts
 from adaptive_split.runtime.stages import ExitAnswer, Tensor
 from adaptive_split.runtime.wire import RefusedError, TailRequest
 

@@ -1,6 +1,6 @@
 """The process behind `NamespaceLink`: two TUN devices, and packets between them that keep a trace.
 
-`python -m adaptive_split.runtime.tun_forwarder HOST:PORT` prints `{"address": ...}` or
+`python -m adaptive_split.runtime.emulation.tun_forwarder HOST:PORT` prints `{"address": ...}` or
 `{"error": ...}`, then reads a JSON object per line: a plan to play from now on (see `Playback`),
 with a share of packets to lose, or `{}` for no link at all. It answers each with
 `{"begin_s": ...}`, on the clock of `time.monotonic`, and ends with its standard input.
@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from typing import Any
 
-from adaptive_split.runtime.packet_queue import DelayLine, PacketUplink
-from adaptive_split.runtime.playback import Playback
-from adaptive_split.runtime.priority import run_first
-from adaptive_split.runtime.tun_device import MTU_BYTES, new_namespace, open_tun
+from adaptive_split.runtime.emulation.packet_queue import DelayLine, PacketUplink
+from adaptive_split.runtime.emulation.playback import Playback
+from adaptive_split.runtime.emulation.priority import run_first
+from adaptive_split.runtime.emulation.tun_device import MTU_BYTES, new_namespace, open_tun
 
 FIRST_ADDRESS = IPv4Address("198.18.0.0")
 """Of 198.18.0.0/15, set aside for such tests by RFC 2544; every link takes four of them."""
@@ -133,8 +133,8 @@ def main() -> None:
         say({"error": str(error)})
         return
     relay = subprocess.Popen(
-        [sys.executable, "-m", "adaptive_split.runtime.link_relay", str(listener.fileno()),
-         sys.argv[1]],
+        [sys.executable, "-m", "adaptive_split.runtime.emulation.link_relay",
+         str(listener.fileno()), sys.argv[1]],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[listener.fileno()],
     )  # fmt: skip
     say({"address": f"{server}:{listener.getsockname()[1]}"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Protocol
 
-from adaptive_split.runtime.scheduler import SchedulerCounts
-from adaptive_split.runtime.stage_queues import Finished
+from adaptive_split.runtime.serving.scheduler import SchedulerCounts
+from adaptive_split.runtime.serving.stage_queues import Finished
 from adaptive_split.runtime.wire import TailRequest
 
 

@@ -1,8 +1,9 @@
 """The process behind `EmulatedLink`: a TCP proxy that paces and delays.
 
-`python -m adaptive_split.runtime.link_proxy HOST:PORT` prints `{"address": ...}`, then reads a JSON
-object per line: a plan to play from now on (see `Playback`), or `{}` for no link at all. It answers
-each with `{"begin_s": ...}`, on the clock of `time.monotonic`, and ends with its standard input.
+`python -m adaptive_split.runtime.emulation.link_proxy HOST:PORT` prints `{"address": ...}`, then
+reads a JSON object per line: a plan to play from now on (see `Playback`), or `{}` for no link at
+all. It answers each with `{"begin_s": ...}`, on the clock of `time.monotonic`, and ends with its
+standard input.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from array import array
 from collections import deque
 from typing import Any
 
-from adaptive_split.runtime.playback import Playback
-from adaptive_split.runtime.priority import run_first
+from adaptive_split.runtime.emulation.playback import Playback
+from adaptive_split.runtime.emulation.priority import run_first
 
 SEGMENT_BYTES = 1448
 """Paced in pieces of one packet, or of `PIECE_S` where that is more."""

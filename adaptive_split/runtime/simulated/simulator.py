@@ -14,9 +14,9 @@ import numpy as np
 from adaptive_split.candidates import MARGIN_S, CandidateTable, Floats, first_exit
 from adaptive_split.errors import ConfigError
 from adaptive_split.planner import BacklogPrices, Moment, Readings, combine, utility_terms
-from adaptive_split.runtime.simulated_device import Devices
-from adaptive_split.runtime.simulated_links import Links
-from adaptive_split.runtime.simulated_step import (
+from adaptive_split.runtime.simulated.device import Devices
+from adaptive_split.runtime.simulated.links import Links
+from adaptive_split.runtime.simulated.step import (
     Bools,
     Ints,
     Step,
@@ -25,8 +25,8 @@ from adaptive_split.runtime.simulated_step import (
     copy_lanes,
     report,
 )
-from adaptive_split.runtime.simulated_uplink import Uplinks
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.streams import Stream
+from adaptive_split.runtime.simulated.uplink import Uplinks
 from adaptive_split.scenario import Battery, Thermal
 
 

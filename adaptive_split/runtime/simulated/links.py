@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.candidates import Floats
-from adaptive_split.runtime.simulated_step import copy_lanes
-from adaptive_split.runtime.streams import PERIOD_S, WAIT_PERIOD_S, Stream
+from adaptive_split.runtime.simulated.step import copy_lanes
+from adaptive_split.runtime.simulated.streams import PERIOD_S, WAIT_PERIOD_S, Stream
 
 
 class Links:

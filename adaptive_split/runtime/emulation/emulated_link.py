@@ -9,7 +9,7 @@ trip.
 
 from __future__ import annotations
 
-from adaptive_split.runtime.link_process import LinkProcess
+from adaptive_split.runtime.emulation.link_process import LinkProcess
 
 
 class EmulatedLink(LinkProcess):

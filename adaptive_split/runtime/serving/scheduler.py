@@ -10,8 +10,8 @@ from typing import Protocol
 
 from adaptive_split.clock import Clock
 from adaptive_split.errors import PayloadError
-from adaptive_split.runtime.batch_cost import BatchCosts
-from adaptive_split.runtime.stage_queues import OTHERS, Batch, Finished, StageQueues, Ticket
+from adaptive_split.runtime.serving.batch_cost import BatchCosts
+from adaptive_split.runtime.serving.stage_queues import OTHERS, Batch, Finished, StageQueues, Ticket
 from adaptive_split.runtime.stages import ExitAnswer, Tensor
 from adaptive_split.runtime.wire import RefusedError, TailRequest
 

@@ -15,7 +15,7 @@ from adaptive_split.measurement import DEVICE, SERVER, FrameReport
 from adaptive_split.runtime.backend import Controller, Situation
 from adaptive_split.runtime.device import Device
 from adaptive_split.runtime.sensors.battery import Battery
-from adaptive_split.runtime.telemetry import PREFIX
+from adaptive_split.runtime.telemetry.endpoint import PREFIX
 
 LATENCY_BUCKETS_S = (
     0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.4, 0.5,

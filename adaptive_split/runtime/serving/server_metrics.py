@@ -17,8 +17,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from adaptive_split.clock import Clock
-from adaptive_split.runtime.scheduler import SchedulerCounts
-from adaptive_split.runtime.telemetry import PREFIX
+from adaptive_split.runtime.serving.scheduler import SchedulerCounts
+from adaptive_split.runtime.telemetry.endpoint import PREFIX
 from adaptive_split.runtime.wire import TailReply
 
 TIME_BUCKETS_S = (

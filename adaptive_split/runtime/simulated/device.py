@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.candidates import MARGIN_S, CandidateTable, Floats
-from adaptive_split.runtime.simulated_power import Charge, Heat
-from adaptive_split.runtime.simulated_step import Bools, copy_lanes
-from adaptive_split.runtime.streams import Stream
+from adaptive_split.runtime.simulated.power import Charge, Heat
+from adaptive_split.runtime.simulated.step import Bools, copy_lanes
+from adaptive_split.runtime.simulated.streams import Stream
 from adaptive_split.scenario import Battery, Thermal
 
 

@@ -11,11 +11,11 @@ from adaptive_split.codec import HEADER_BYTES
 from adaptive_split.errors import BundleError, PayloadError
 from adaptive_split.profile import Profile
 from adaptive_split.runtime import wire
-from adaptive_split.runtime.batch_cost import BatchCosts, free_costs, profiled_costs
 from adaptive_split.runtime.parts import Stages
 from adaptive_split.runtime.protos import open_inference as oip
+from adaptive_split.runtime.serving.batch_cost import BatchCosts, free_costs, profiled_costs
+from adaptive_split.runtime.serving.tail_steps import TailSteps
 from adaptive_split.runtime.stages import ExitAnswer, Tensor
-from adaptive_split.runtime.tail_steps import TailSteps
 from adaptive_split.runtime.wire import TailRequest
 
 

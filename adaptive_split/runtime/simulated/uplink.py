@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from adaptive_split.candidates import Floats
 from adaptive_split.observation import WINDOW
-from adaptive_split.runtime.simulated_links import Links
-from adaptive_split.runtime.simulated_step import Transfer, Work, copy_lanes
+from adaptive_split.runtime.simulated.links import Links
+from adaptive_split.runtime.simulated.step import Transfer, Work, copy_lanes
 
 RING = 24
 """Requests remembered per lane: more than `WINDOW`, as the newest have no reply yet."""

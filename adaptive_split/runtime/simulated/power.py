@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.candidates import Floats
-from adaptive_split.runtime.simulated_step import copy_lanes
+from adaptive_split.runtime.simulated.step import copy_lanes
 from adaptive_split.scenario import Battery, Thermal
 
 

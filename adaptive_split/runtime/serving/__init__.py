@@ -1,0 +1,1 @@
+"""The edge server: its door, its queues, and the tails it computes."""

@@ -1,0 +1,1 @@
+"""Device, uplink and server as arithmetic, for many lanes at once."""

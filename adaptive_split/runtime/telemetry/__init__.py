@@ -1,0 +1,1 @@
+"""What device and server count, and how it is told."""
