@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from adaptive_split.runtime.controller import Policy
     from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.runtime.price_loop import PriceLoop
+    from adaptive_split.runtime.probes import ProbeBudget
     from adaptive_split.runtime.sensors.battery import Battery
     from adaptive_split.scenario import Scenario
 
@@ -69,6 +70,11 @@ def add_parser(commands: Commands) -> None:
         help="price energy so that the charge lasts that long: the scenario's [battery] if it has "
         "one, as modelled, else this machine's",
     )  # fmt: skip
+    parser.add_argument(
+        "--probe-bytes", type=int, metavar="N",
+        help="most bytes per second for measuring a link whose rate nothing else tells; 0 = "
+        "measure with frames only (default: 8000, and at most 1 %% of the rate)",
+    )  # fmt: skip
     add_tls(parser, "server's")
     add_metrics(parser, "device")
     add_logging(parser)
@@ -95,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.num_frames < 1 or arguments.slowdown < 0:
         raise ConfigError("--num-frames must be at least 1 and --slowdown 0 or more")
+    budget = probe_budget(arguments.probe_bytes)
     tls = tls_files(arguments)
     scenario = load_scenario(arguments.scenario, arguments.bundle)
     if arguments.fps is not None:
@@ -127,7 +134,8 @@ def run(arguments: argparse.Namespace) -> int:
         recorder = Recorder(writer, controller)
         device = Device(
             setup, stages, transport, clock, battery,
-            slowdown=arguments.slowdown, probes=policy.probes, on_answer=metrics.count,
+            slowdown=arguments.slowdown, probes=policy.probes and arguments.probe_bytes != 0,
+            probe_budget=budget, on_answer=metrics.count,
         )  # fmt: skip
         metrics.watch(device, battery)
         timed = TimedController(controller, clock, metrics.time_decision)
@@ -140,6 +148,17 @@ def run(arguments: argparse.Namespace) -> int:
     known = all(folder.labels[index] is not None for index in played)
     print(totals.text(policy.name, labels_known=known))
     return FAILED if recorder.lost else 0
+
+
+def probe_budget(most_bytes_per_s: int | None) -> ProbeBudget:
+    """The default one, or one of so many bytes per second at most."""
+    from adaptive_split.runtime.probes import ProbeBudget
+
+    budget = ProbeBudget()
+    if not most_bytes_per_s:
+        return budget
+    least = min(budget.least_bytes_per_s, most_bytes_per_s)
+    return replace(budget, most_bytes_per_s=most_bytes_per_s, least_bytes_per_s=least)
 
 
 def battery_of(scenario: Scenario) -> Battery:

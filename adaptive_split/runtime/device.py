@@ -21,6 +21,7 @@ from adaptive_split.runtime.capture import Capture
 from adaptive_split.runtime.head import Head
 from adaptive_split.runtime.ledger import EnergyModel, Ledger, OpenFrame
 from adaptive_split.runtime.parts import Stages
+from adaptive_split.runtime.probes import ProbeBudget
 from adaptive_split.runtime.run_clock import RunClock
 from adaptive_split.runtime.sender import Sender
 from adaptive_split.runtime.sensors.battery import Battery
@@ -49,6 +50,7 @@ class Device:
         *,
         slowdown: float = 1.0,
         probes: bool = True,
+        probe_budget: ProbeBudget | None = None,
         on_answer: Callable[[FrameReport], None] = lambda report: None,
     ) -> None:
         """Take the collaborators.
@@ -61,7 +63,8 @@ class Device:
             battery: Tells the state of charge.
             slowdown: No part takes less than this multiple of its profiled time, which makes a
                 fast machine play a slow one; 0 on the device that was profiled.
-            probes: Whether to measure an idle link.
+            probes: Whether to measure a link whose rate nothing tells.
+            probe_budget: How many bytes that may cost; by default 1 % of the rate and 8 kB/s.
             on_answer: Called with every report the moment a frame is answered, on any thread.
         """
         self._setup, self._battery, self._tell = setup, battery, on_answer
@@ -83,6 +86,7 @@ class Device:
             server_profile=setup.server_profile,
             overhead_bytes=setup.radio.overhead_bytes,
             probes=probes,
+            probe_budget=probe_budget,
         )
         self._capture = Capture(setup.objective, 0)
         self._confidences: deque[float] = deque(maxlen=8)

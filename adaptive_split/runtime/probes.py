@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from adaptive_split.clock import Clock
-from adaptive_split.errors import BundleError, LinkTimeout
+from adaptive_split.errors import BundleError, ConfigError, LinkTimeout
 from adaptive_split.runtime.breaker import Breaker
 from adaptive_split.runtime.link import LinkEstimator
 from adaptive_split.runtime.traffic import Sent, Traffic
@@ -20,6 +20,8 @@ PROBE_AFTER_S = 1.0
 """A link whose rate nothing has told for so long is measured, with what the budget gives for it."""
 PING_FRAMING_BYTES, PROBE_FRAMING_BYTES = 45, 91
 """What empty messages and probes take on the wire beside their payload, as counted there."""
+LEAST_BYTES = 400
+"""A second's budget must hold a ping and a probe of half the size."""
 LATE_S = 0.1
 """While a reply is overdue by so much nothing is measured: it would only queue."""
 SILENCE_S = 1.5
@@ -40,6 +42,17 @@ class ProbeBudget:
     """Less than the ten packets that TCP sends at once: with more, round trips would count, too."""
     least_bytes_per_s: float = 600.0
     """Even where that is more than the share, or a link that has recovered would not be seen."""
+
+    def __post_init__(self) -> None:
+        """Refuse a budget too small for one probe a second."""
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"a probe budget's share must lie in (0, 1]; got {self.share!r}")
+        if not LEAST_BYTES <= self.least_bytes_per_s <= self.most_bytes_per_s:
+            raise ConfigError(
+                f"a probe budget must be at least {LEAST_BYTES} bytes/s, the most no less than the "
+                f"least; got {self.least_bytes_per_s!r} to {self.most_bytes_per_s!r}; or do not "
+                "probe at all"
+            )
 
     def bytes_per_s(self, uplink_mbps: float) -> float:
         """What may be spent at an estimated rate."""

@@ -14,7 +14,7 @@ from adaptive_split.profile import Profile
 from adaptive_split.runtime.breaker import Breaker
 from adaptive_split.runtime.ledger import Ledger, OpenFrame
 from adaptive_split.runtime.link import LinkReading
-from adaptive_split.runtime.probes import Prober, note_failure
+from adaptive_split.runtime.probes import ProbeBudget, Prober, note_failure
 from adaptive_split.runtime.traffic import Sent, Traffic
 from adaptive_split.runtime.transport import Transport
 from adaptive_split.runtime.wire import Bundle, RefusedError, TailReply, TailRequest
@@ -38,13 +38,14 @@ class Sender:
         server_profile: Profile,
         overhead_bytes: int,
         probes: bool = True,
+        probe_budget: ProbeBudget | None = None,
     ) -> None:
         self._transport, self._ledger, self._clock = transport, ledger, clock
         self._server_profile, self._overhead_bytes = server_profile, overhead_bytes
         self._breaker, self._traffic = Breaker(clock), Traffic()
         self._prober = Prober(
             transport, self._traffic, self._breaker, clock,
-            bundle=bundle, measures=probes,
+            bundle=bundle, measures=probes, budget=probe_budget,
         )  # fmt: skip
         self.reset()
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.breaker import Breaker
 from adaptive_split.runtime.link import LinkEstimator
 from adaptive_split.runtime.probes import ProbeBudget, Prober
@@ -206,3 +207,11 @@ def test_an_idle_link_is_measured_within_the_budget_given(most_bytes_per_s):
 )
 def test_the_budget_is_a_share_of_the_rate_between_two_bounds(uplink_mbps, bytes_per_s):
     assert ProbeBudget().bytes_per_s(uplink_mbps) == pytest.approx(bytes_per_s)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"share": 0.0}, {"least_bytes_per_s": 100.0}, {"most_bytes_per_s": 500.0}]
+)
+def test_a_budget_too_small_to_probe_with_is_refused(wrong):
+    with pytest.raises(ConfigError, match="a probe budget"):
+        ProbeBudget(**wrong)
