@@ -28,6 +28,8 @@ class Checker:
 
     def check(self, situation: Situation) -> Situation:
         """Return the situation itself, if it is sound."""
+        if _is_sound(situation):
+            return situation
         samples = tuple(filter(_sound, situation.samples))
         sure = tuple(value for value in situation.recent_confidences if 0 <= value <= 1)
         soc = situation.soc
@@ -43,8 +45,6 @@ class Checker:
             situation, samples=samples, recent_confidences=sure, soc=soc,
             device_slowdown=slowdown, uplink_free_s=free_s,
         )  # fmt: skip
-        if sound == situation:
-            return situation
         if not self._told:
             self._told = True
             names = [item.name for item in fields(situation)]
@@ -52,6 +52,16 @@ class Checker:
                      if getattr(situation, name) != getattr(sound, name)}  # fmt: skip
             _log.warning("measurements must be possible; got %s; what is not is left out", wrong)
         return sound
+
+
+def _is_sound(situation: Situation) -> bool:
+    return (
+        (situation.soc is None or 0 <= situation.soc <= 1)
+        and LEAST_SLOWDOWN <= situation.device_slowdown <= MOST_SLOWDOWN
+        and math.isfinite(situation.uplink_free_s)
+        and all(map(_sound, situation.samples))
+        and all(0 <= value <= 1 for value in situation.recent_confidences)
+    )
 
 
 def _sound(sample: LinkSample) -> bool:
