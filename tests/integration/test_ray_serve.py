@@ -1,6 +1,7 @@
 """`serve --ray`: the edge server's contract with tails computed by replicas on a Ray cluster."""
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -31,12 +32,17 @@ def bundle(tmp_path_factory):
     return ModelBundle.load(path)
 
 
+def environment():
+    """This one's, without what a cluster of another test has left there, its token above all."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
 @pytest.fixture(scope="module")
 def process(bundle):
     """The command, and the address that it printed."""
     command = [sys.executable, "-m", "adaptive_split", "serve", "--ray", "--replicas", "2",
                "--bundle", bundle.path, "--insecure"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         process.address = process.stdout.readline().strip()
         yield process
         process.terminate()
@@ -166,7 +172,9 @@ def test_a_stranger_cannot_join_the_cluster(process):
     }
     code = f"import ray; ray.init({arguments['--gcs-address']!r}, logging_level='error')"
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
+    )
 
     assert done.returncode != 0
     assert "token" in done.stderr.lower()
