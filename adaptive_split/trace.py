@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import math
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.errors import ConfigError, TraceError
-from adaptive_split.link_model import guess_family
 from adaptive_split.trace_rtt import RECORDED, RECORDED_ELSEWHERE, SYNTHETIC, rtt_for, stem
 
 COLUMNS = ("time_s", "uplink_mbps", "downlink_mbps", "rtt_ms", "loss")
@@ -277,38 +275,6 @@ def read_traces(folders: Sequence[Path]) -> list[Trace]:
             )
         traces += [read_trace(path) for path in uplinks]
     return traces
-
-
-def split_traces(
-    traces: Iterable[Trace], *, validation_share: float = 0.2, test_share: float = 0.2
-) -> tuple[list[Trace], list[Trace], list[Trace]]:
-    """Split into train, validation and test, whole traces, by a hash of their names.
-
-    Every family is split by itself, and within it every technology (a folder may hold cellular and
-    Starlink); a group of three traces or more has at least one in each part.
-    """
-    if not (min(validation_share, test_share) >= 0 and validation_share + test_share < 1):
-        raise ConfigError(
-            "validation_share and test_share must be at least 0 and below 1 together;"
-            f" got {validation_share!r} and {test_share!r}"
-        )
-    groups: dict[tuple[str, str], list[Trace]] = {}
-    for trace in traces:
-        key = (trace.family, guess_family(trace.family, trace.name))
-        groups.setdefault(key, []).append(trace)
-    train: list[Trace] = []
-    validation: list[Trace] = []
-    test: list[Trace] = []
-    for group in groups.values():
-        ordered = sorted(group, key=lambda trace: hashlib.sha256(trace.name.encode()).digest())
-        num_test, num_validation = (
-            max(round(share * len(group)), int(share > 0 and len(group) >= 3))
-            for share in (test_share, validation_share)
-        )
-        test += ordered[:num_test]
-        validation += ordered[num_test : num_test + num_validation]
-        train += ordered[num_test + num_validation :]
-    return train, validation, test
 
 
 def write_trace(trace: Trace, path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from adaptive_split.candidates import MARGIN_S
 from adaptive_split.clock import Clock
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.measurement import FrameReport
@@ -30,8 +31,6 @@ from adaptive_split.runtime.source import FrameSource
 from adaptive_split.runtime.stages import Tensor
 from adaptive_split.runtime.transport import Transport
 
-MARGIN_S = 0.002
-"""Kept back before every deadline for the jitter of timers and threads."""
 GREETING_S = 3.0
 LONGEST_NAP_S = 0.1
 """A sleeping device looks this often whether the server has failed a picture."""

@@ -2,9 +2,10 @@
 
 import pytest
 
+from adaptive_split.candidates import MARGIN_S
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.objective import Objective
-from adaptive_split.runtime.device import MARGIN_S, Device
+from adaptive_split.runtime.device import Device
 from adaptive_split.runtime.sensors.battery import ModelledBattery
 from adaptive_split.runtime.serving.service import TailService
 from adaptive_split.runtime.source import PictureSequence

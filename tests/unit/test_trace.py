@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from adaptive_split.errors import ConfigError, TraceError
-from adaptive_split.trace import Trace, read_trace, read_traces, split_traces, write_trace
+from adaptive_split.trace import Trace, read_trace, read_traces, write_trace
 
 HEADER = "time_s,uplink_mbps,rtt_ms\n"
 
@@ -258,25 +258,3 @@ def test_every_trace_below_a_folder_is_read_and_downlinks_left_out(tmp_path):
 def test_a_folder_without_traces_is_refused(tmp_path):
     with pytest.raises(TraceError, match="got none below"):
         read_traces([tmp_path])
-
-
-def test_a_split_is_whole_disjoint_and_the_same_for_any_order():
-    traces = [
-        make_trace([1, 2], name=f"{kind}_{i}", family="maine")
-        for kind in ("att", "starlink")
-        for i in range(10)
-    ]
-
-    parts = split_traces(traces)
-    again = split_traces(traces[::-1])
-
-    names = [{trace.name for trace in part} for part in parts]
-    assert names == [{trace.name for trace in part} for part in again]
-    assert [len(part) for part in parts] == [12, 4, 4]
-    assert len(set.union(*names)) == 20
-    assert all(sum(name.startswith("starlink") for name in part) * 2 == len(part) for part in names)
-
-
-def test_shares_that_leave_no_training_are_refused():
-    with pytest.raises(ConfigError, match="below 1 together"):
-        split_traces([], validation_share=0.5, test_share=0.5)
