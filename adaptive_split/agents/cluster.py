@@ -23,6 +23,8 @@ Job = Callable[[Shared, Item], Result]
 """A module-level function of what all jobs share and what one job is about; it changes neither."""
 Count = Callable[[int, int], None]
 """Called with steps or jobs done, and how many there are."""
+Take = Callable[[int, Any], None]
+"""Called here with an item's index and its result, as soon as there is one."""
 
 LOCAL = "local"
 """The address that means: start a cluster on this machine, and stop it in the end."""
@@ -41,6 +43,7 @@ class Workers(Protocol):
         shared: Shared,
         items: Sequence[Item],
         count: Count = ...,
+        take: Take = ...,
     ) -> list[Result]:
         """Run the job on every item and return the results in the items' order."""
         ...
@@ -48,6 +51,10 @@ class Workers(Protocol):
 
 def quiet(done: int, total: int) -> None:
     """Report nothing."""
+
+
+def nobody(index: int, result: Any) -> None:
+    """Take nothing."""
 
 
 class InProcess:
@@ -59,12 +66,14 @@ class InProcess:
         shared: Shared,
         items: Sequence[Item],
         count: Count = quiet,
+        take: Take = nobody,
     ) -> list[Result]:
         """Run the job on every item."""
         results = []
         for index, item in enumerate(items):
             count(index, len(items))
             results.append(job(shared, item))
+            take(index, results[-1])
         return results
 
 
@@ -129,6 +138,7 @@ class RayCluster:
         shared: Shared,
         items: Sequence[Item],
         count: Count = quiet,
+        take: Take = nobody,
     ) -> list[Result]:
         """Run the job on every item, as many at a time as the cluster has cores."""
         task = self.ray.remote(num_cpus=1, max_retries=MOST_RETRIES)(_run)
@@ -139,7 +149,9 @@ class RayCluster:
             while waiting:
                 count(len(results), len(items))
                 (done, *_), _ = self.ray.wait(list(waiting))
-                results[waiting.pop(done)] = fetch(done)
+                index = waiting.pop(done)
+                results[index] = fetch(done)
+                take(index, results[index])
         finally:
             for reference in waiting:
                 self.ray.cancel(reference, force=True)

@@ -16,7 +16,9 @@ from adaptive_split.agents.baselines import BusyKnobs, Oracle, PairKnobs, Static
 from adaptive_split.agents.cluster import InProcess, Workers
 from adaptive_split.agents.frames import Frames
 from adaptive_split.agents.hindsight import best_oracle, best_rival, best_static
+from adaptive_split.agents.hindsight_kept import knobs_of_policy, policy_of
 from adaptive_split.agents.matrix import Arena, play_matrix
+from adaptive_split.agents.rivals import RIVALS
 from adaptive_split.agents.roster import (
     BEST_STATIC,
     DEFAULT_NAMES,
@@ -30,12 +32,13 @@ from adaptive_split.agents.roster import (
     make_policy,
 )
 from adaptive_split.agents.trial import Venue
+from adaptive_split.agents.unfinished import Unfinished
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 from adaptive_split.runtime.simulated.streams import Stream, StreamSource
-from adaptive_split.scenario import Scenario
+from adaptive_split.scenario import SUBSETS, Scenario
 from adaptive_split.trace import Trace
 
 Progress = Callable[[str, int, int], None]
@@ -86,6 +89,23 @@ class Comparison:
     """Rivals whose knobs were searched for this comparison, for want of them in the bundle."""
 
 
+def check_comparison(
+    scenario: Scenario, config: CompareConfig, learned: ControllerBundle | None
+) -> None:
+    """Refuse what could not be played, before anything is written.
+
+    Raises:
+        ConfigError: If `sac` is named without a controller bundle, or a decision off the grid.
+        BundleError: If controller, profiles, outcomes and model bundle do not belong together.
+    """
+    if learned is not None:
+        learned.check_model(scenario.bundle)
+    deciding, _ = (scenario.table(subset) for subset in SUBSETS)
+    for name in config.names:
+        if name not in HINDSIGHT and name not in RIVALS:
+            make_policy(name, deciding, learned)
+
+
 def compare(
     scenario: Scenario,
     traces: Sequence[Trace],
@@ -95,6 +115,7 @@ def compare(
     workers: Workers | None = None,
     *,
     found: Mapping[str, Any] | None = None,
+    kept: Unfinished | None = None,
 ) -> Comparison:
     """Play all controllers over the same streams.
 
@@ -107,6 +128,8 @@ def compare(
         workers: Where searches and controllers are played; by default in this process. The
             result is the same wherever.
         found: Knobs of rivals that the controller bundle has none for, picked on training traces.
+        kept: What an interrupted call of the same comparison has done, and where this one keeps
+            what it does; by default nothing is kept.
 
     Raises:
         ConfigError: If `sac` is named without a controller bundle, or a rival without knobs.
@@ -128,13 +151,11 @@ def compare(
         drawn.append(tuple(source.draw_evenly(config.per_family, seed)))
     streams = tuple(stream for part in drawn for stream in part)
     tuned = {} if learned is None else learned.tuned
-    policies |= _search(
-        config.names, _Searched(judging, deciding, streams, tuned), progress, workers
-    )
+    searched = _Searched(judging, deciding, streams, tuned)
+    policies |= _search(config.names, searched, progress, workers, kept)
     policies = {name: policies[name] for name in config.names}
-    frames, probes = play_matrix(
-        Arena(policies, judging, tuple(drawn)), workers or InProcess(), partial(progress, "playing")
-    )
+    arena = Arena(policies, judging, tuple(drawn))
+    frames, probes = play_matrix(arena, workers or InProcess(), partial(progress, "playing"), kept)
     return Comparison(
         scenario=scenario, config=config, streams=streams,
         seeds=tuple(seed for seed, part in enumerate(drawn) for _ in part),
@@ -153,23 +174,47 @@ class _Searched:
     streams: tuple[Stream, ...]
     tuned: Mapping[str, Any]
 
-    def pick(self, names: Sequence[str], progress: Progress = lambda *_: None) -> dict[str, Policy]:
+    def pick(
+        self,
+        names: Sequence[str],
+        progress: Progress = lambda *_: None,
+        take: Callable[[str, Policy], None] = lambda *_: None,
+    ) -> dict[str, Policy]:
         return pick_in_hindsight(
-            names, self.playing, self.streams, progress, deciding=self.deciding, tuned=self.tuned
-        )
+            names, self.playing, self.streams, progress,
+            deciding=self.deciding, tuned=self.tuned, take=take,
+        )  # fmt: skip
 
 
 def _search(
-    names: Sequence[str], shared: _Searched, progress: Progress, workers: Workers | None
+    names: Sequence[str],
+    shared: _Searched,
+    progress: Progress,
+    workers: Workers | None,
+    kept: Unfinished | None,
 ) -> dict[str, Policy]:
-    """Search what is picked in hindsight, on the workers if there are any."""
+    """Search what is picked in hindsight, on the workers if there are any; not what is kept."""
+    plain = {} if kept is None else kept.picked()
+    picked = {
+        name: policy_of(name, knobs, shared.playing, shared.deciding)
+        for name, knobs in plain.items()
+    }
+    wanted = [name for name in names if name in HINDSIGHT and name not in picked]
+
+    def take(found: Mapping[str, Policy]) -> None:
+        picked.update(found)
+        if kept is not None:
+            kept.keep_picked({name: knobs_of_policy(policy) for name, policy in picked.items()})
+
     if workers is None:
-        return shared.pick(names, progress)
+        shared.pick(wanted, progress, lambda name, policy: take({name: policy}))
+        return picked
     # These share one long search for the best static decisions.
-    rules = tuple(name for name in names if name in FROM_STATICS)
-    groups = [rules, *((name,) for name in names if name in HINDSIGHT and name not in rules)]
-    found = workers.map(_search_group, shared, groups, partial(progress, "searching"))
-    return {name: policy for part in found for name, policy in part.items()}
+    rules = tuple(name for name in wanted if name in FROM_STATICS)
+    groups = [rules] * bool(rules) + [(name,) for name in wanted if name not in rules]
+    count = partial(progress, "searching")
+    workers.map(_search_group, shared, groups, count, lambda _, found: take(found))
+    return picked
 
 
 def _search_group(shared: _Searched, names: Sequence[str]) -> dict[str, Policy]:
@@ -184,6 +229,7 @@ def pick_in_hindsight(
     *,
     deciding: CandidateTable | None = None,
     tuned: Mapping[str, Any] | None = None,
+    take: Callable[[str, Policy], None] = lambda *_: None,
 ) -> dict[str, Policy]:
     """Search those of the named controllers that are picked on the streams themselves.
 
@@ -194,6 +240,7 @@ def pick_in_hindsight(
         progress: Told how far it is.
         deciding: What rivals and `oracle` decide with; `table` by default.
         tuned: Knobs picked on the training traces, for what a rival learned there.
+        take: Called with every controller as soon as it is picked.
     """
     venue = Venue(deciding or table, table, tuple(streams))
     picked: dict[str, Policy] = {}
@@ -212,6 +259,8 @@ def pick_in_hindsight(
             picked[name] = best_oracle(venue, count)
         elif name == ORACLE_PICTURES:
             picked[name] = best_oracle(venue, count, name=name, knows_pictures=True)
+        if name in picked:
+            take(name, picked[name])
     return picked
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_split.agents.evaluate import Episodes
 from adaptive_split.candidates import CandidateTable, Floats
-from adaptive_split.measurement import DEVICE, NOBODY, SERVER, FrameReport
-from adaptive_split.runtime.records import VERSION
+from adaptive_split.measurement import SERVER, FrameReport
 
 CAUSES = (
     "dropped", "late", "fallback-wrong", "device-wrong", "server-wrong", "energy-and-bytes",
@@ -54,6 +50,16 @@ class Frames:
     energy_j: Floats
     utility: Floats
     energy_provenance: str
+
+    @property
+    def switch_share(self) -> Floats:
+        """Share of the started frames whose split point is not that of the one before, `(B,)`."""
+        shares = np.zeros(len(self.started))
+        for stream, started in enumerate(self.started):
+            split_point = self.split_point[stream][started]
+            if len(split_point) > 1:
+                shares[stream] = (np.diff(split_point) != 0).mean()
+        return shares
 
     @property
     def losses(self) -> dict[str, Floats]:
@@ -159,52 +165,3 @@ def frames_of_reports(runs: Sequence[Sequence[FrameReport]]) -> Frames:
         reason=reason, parts_s={name: np.asarray(column(name, float), float) for name in _PARTS},
         energy_provenance=", ".join(sorted(provenance)),
     )  # fmt: skip
-
-
-def write_frames(frames: Frames, path: Path) -> None:
-    """Write one record per frame as packed JSON lines: stream by stream, every frame of each."""
-    with gzip.open(path, "xt", encoding="utf-8", compresslevel=1) as file:
-        for stream in range(len(frames.started)):
-            file.write("".join(_lines(frames, stream)))
-
-
-def _lines(frames: Frames, stream: int) -> list[str]:
-    """Records of one stream. A million of them take a minute, so JSON is made by the column."""
-    started = frames.started[stream]
-
-    def texts(values: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> list[str]:
-        picked = values[stream]
-        rounded = np.round(picked, 6) if picked.dtype.kind == "f" else picked
-        found = json.dumps(rounded.tolist(), allow_nan=True)[1:-1].split(", ")
-        if missing is None:
-            return found
-        return ["null" if gone else text for text, gone in zip(found, missing, strict=True)]
-
-    gone = ~started
-    split, threshold, bits = (
-        texts(values) for values in (frames.split_point, frames.exit_threshold, frames.bits)
-    )
-    decision = [
-        f'{{"split_point": {a}, "exit_threshold": {b}, "bits": {c}}}' if there else "null"
-        for a, b, c, there in zip(split, threshold, bits, started, strict=True)
-    ]
-    names = np.where(frames.by_server[stream], SERVER, DEVICE)
-    count = len(started)
-    columns = {
-        "version": [str(VERSION)] * count,
-        "frame_index": [str(index) for index in range(count)],
-        "sample_index": texts(frames.sample_index), "arrival_s": texts(frames.arrival_s),
-        "decision": decision, "answer": texts(frames.answer, gone),
-        "answered_by": [json.dumps(str(name)) for name in np.where(started, names, NOBODY)],
-        "exit_index": texts(frames.exit_index, gone),
-        "confidence": texts(frames.confidence, gone), "correct": texts(frames.correct),
-        "on_time": texts(frames.on_time), "fallback_reason": texts(frames.reason),
-        "latency_s": texts(frames.latency_s, gone),
-        **{name: texts(values) for name, values in frames.parts_s.items()},
-        "payload_bytes": texts(frames.payload_bytes.astype(np.int64)),
-        "energy_j": texts(frames.energy_j),
-        "energy_provenance": [json.dumps(frames.energy_provenance)] * count,
-        "utility": texts(frames.utility), "observation": ["null"] * count,
-    }  # fmt: skip
-    line = "{" + ", ".join(f'"{name}": %s' for name in columns) + "}\n"
-    return [line % values for values in zip(*columns.values(), strict=True)]

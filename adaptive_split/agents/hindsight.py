@@ -24,7 +24,7 @@ ORACLE_PRICES = tuple(
 )
 
 
-class _StaticLanes:
+class StaticLanes:
     """A fixed decision per lane."""
 
     name = "static"
@@ -34,6 +34,7 @@ class _StaticLanes:
         self._candidates = candidates
 
     def choose(self, moment: object) -> Choice:
+        """Take every lane's own."""
         return self._candidates
 
 
@@ -108,7 +109,7 @@ def static_by_stream(
             progress(index * total + done, len(batches) * total)
 
         lanes = [stream for _ in batch for stream in streams]
-        policy = _StaticLanes(np.repeat(batch, len(streams)))
+        policy = StaticLanes(np.repeat(batch, len(streams)))
         found = lane_utility(policy, table, lanes, count)
         values.append(found.reshape(len(batch), len(streams)))
     return np.concatenate(values)

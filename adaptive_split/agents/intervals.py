@@ -16,6 +16,8 @@ from adaptive_split.candidates import Floats
 from adaptive_split.errors import ConfigError
 
 ROUNDS = 2000
+MARKS = 1001
+"""Quantiles that values are sorted into to find the percentiles of every round."""
 PERCENTILES = (2.5, 97.5)
 
 
@@ -77,6 +79,32 @@ class Bootstrap:
         """Mean of a value per stream, shape `(B,)`, families weighing the same."""
         low, high = np.percentile(self.drawn @ values, PERCENTILES)
         return Estimate(float(self.weights @ values), float(low), float(high))
+
+    def percentiles(self, values: Floats, wanted: Sequence[float]) -> list[Estimate | None]:
+        """Percentiles of what all streams hold together; `None` where they hold nothing.
+
+        The limits are exact to a thousandth of the values.
+
+        Args:
+            values: Shape `(B, F)`; `nan` where there is no value.
+            wanted: In percent.
+        """
+        there = np.isfinite(values)
+        everything = values[there]
+        if not everything.size:
+            return [None] * len(wanted)
+        marks = np.unique(np.quantile(everything, np.linspace(0, 1, MARKS), method="higher"))
+        counts = np.zeros((len(values), len(marks)))
+        np.add.at(counts, (np.nonzero(there)[0], np.searchsorted(marks, everything)), 1)
+        below = np.cumsum(self.drawn @ counts, axis=1)
+        found: list[Estimate | None] = []
+        for value, share in zip(np.percentile(everything, wanted), wanted, strict=True):
+            # A round that draws only streams without a value says nothing.
+            reached = below >= np.maximum(below[:, -1:], 1e-12) * share / 100 - 1e-12
+            drawn = marks[reached.argmax(1)][reached.any(1)]
+            low, high = np.percentile(drawn, PERCENTILES)
+            found.append(Estimate(float(value), min(low, value), max(high, value)))
+        return found
 
     def ratio(self, above: Floats, below: Floats) -> Estimate | None:
         """Ratio of two means; `None` unless the lower one is surely positive."""

@@ -135,6 +135,7 @@ def simulate_windows(
             streams.append(
                 Stream(window.trace.name, window.trace.family, rate, rtt, wait,
                        np.array(window.samples), window.trace.source)
+                .calibrated(scenario.calibration)
             )  # fmt: skip
     samples = np.stack([stream.samples for stream in streams])
     return {

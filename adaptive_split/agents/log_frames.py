@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.agents.record_tables import read_frame_records
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.errors import ConfigError
 from adaptive_split.measurement import SERVER
 from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS, flat_size
-from adaptive_split.runtime.records import FrameRecord, read_records
+from adaptive_split.runtime.records import FrameRecord
 
 MIN_FRAMES = 200
 """Fewer decided frames say too little to learn from, and less to judge by."""
@@ -95,7 +96,7 @@ def read_logs(paths: Sequence[Path], table: CandidateTable) -> LogFrames:
     are left out.
 
     Args:
-        paths: Record files, in the order in which they were recorded.
+        paths: Record files, JSON lines or Parquet, in the order in which they were recorded.
         table: The candidates of the scenario that was run.
 
     Raises:
@@ -120,7 +121,7 @@ def _started(paths: Sequence[Path]) -> Iterator[tuple[FrameRecord, int, Path]]:
     run = -1
     for path in paths:
         run, seen = run + 1, set[int]()
-        for record in read_records(path):
+        for record in read_frame_records(path):
             index = record.report.frame_index
             if index in seen:
                 run, seen = run + 1, set()

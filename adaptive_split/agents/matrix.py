@@ -12,6 +12,7 @@ import numpy as np
 from adaptive_split.agents.cluster import Count, Workers, quiet
 from adaptive_split.agents.evaluate import play
 from adaptive_split.agents.frames import Frames, frames_of
+from adaptive_split.agents.unfinished import Unfinished
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.runtime.controller import Policy
 from adaptive_split.runtime.simulated.streams import Stream
@@ -29,18 +30,36 @@ class Arena:
 
 
 def play_matrix(
-    arena: Arena, workers: Workers, count: Count = quiet
+    arena: Arena, workers: Workers, count: Count = quiet, kept: Unfinished | None = None
 ) -> tuple[dict[str, Frames], dict[str, Floats]]:
     """Play every controller on the streams of every seed.
 
     A cell starts with a fresh copy of its controller, so the order of cells changes nothing.
+
+    Args:
+        arena: What is played.
+        workers: Where.
+        count: Told of cells done.
+        kept: Cells played before, and where those are kept that are played now.
 
     Returns:
         `(frames, probe_bytes)` by controller, all seeds' streams one seed after the other.
     """
     seeds = range(len(arena.streams))
     cells = [(name, seed) for name in arena.policies for seed in seeds]
-    played = dict(zip(cells, workers.map(_play_cell, arena, cells, count), strict=True))
+    before = {} if kept is None else {cell: kept.cell(*cell) for cell in cells}
+    played = {cell: found for cell, found in before.items() if found is not None}
+    missing = [cell for cell in cells if cell not in played]
+
+    def take(index: int, found: tuple[Frames, Floats]) -> None:
+        played[missing[index]] = found
+        if kept is not None:
+            kept.keep_cell(*missing[index], *found)
+
+    def count_all(done: int, _: int) -> None:
+        count(len(cells) - len(missing) + done, len(cells))
+
+    workers.map(_play_cell, arena, missing, count_all, take)
     frames, probes = {}, {}
     for name in arena.policies:
         parts = [played[name, seed] for seed in seeds]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from adaptive_split.agents import report_figures as figures
 from adaptive_split.agents.report_style import STYLE
+from adaptive_split.agents.report_sweep import SWEEP_CAPTION, sweep_figure
+from adaptive_split.agents.report_tables import by_utility, column_tables, plain_table
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED, ORACLE, ORACLE_PICTURES, about
 
 Summary = Mapping[str, Any]
@@ -30,6 +32,7 @@ def write_report(summary: Summary, timeline: Mapping[str, Any] | None, path: Pat
         _utility(summary),
         _families(summary),
         _timeline(timeline),
+        _sweep(summary),
         _latency(summary),
         _losses(summary),
         _live(summary),
@@ -59,12 +62,15 @@ def _head(summary: Summary) -> str:
         rival = summary["paired_difference"].get(BEST_STATIC)
         if rival:
             tiles.append((f"{rival['value']:+.4f}", f"against best-static{_interval(rival)}"))
-        closed = summary["oracle_gap_closed"].get(LEARNED)
+        closed = controllers[LEARNED]["gap_closed"]
         if closed is not None:
-            tiles.append((f"{100 * closed:.0f} %", "of the way from best-static to oracle"))
+            share = f"{100 * closed['low']:.0f} to {100 * closed['high']:.0f} %"
+            words = f"of the way from best-static to oracle, {share}"
+            tiles.append((f"{100 * closed['value']:.0f} %", words))
         live = summary.get("live", {}).get("controllers", {}).get(LEARNED)
         if live:
-            tiles.append((f"{live['on_time_accuracy']:.3f}", "on-time accuracy of sac, live"))
+            right = f"{live['on_time_accuracy']['value']:.3f}"
+            tiles.append((right, "on-time accuracy of sac, live"))
     boxes = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span></div>'
         for value, words in tiles
@@ -111,7 +117,7 @@ def _utility(summary: Summary) -> str:
         )
         answer = f"</p><ul>{places}</ul>" if ahead else " nowhere in this comparison.</p>"
         parts.append(f"<p><b>Where a rule is ahead of sac, and by how much:</b>{answer}")
-    parts.append(_controller_table(controllers, summary["oracle_gap_closed"]))
+    parts.append(column_tables(controllers))
     parts.append(_who(controllers))
     return "".join(parts)
 
@@ -130,7 +136,7 @@ def _who(controllers: Mapping[str, Any]) -> str:
             "pictures; no controller can know that, as it follows from their labels."
         )
     words = f"<p>{' '.join(parts)}</p>" if parts else ""
-    listed = _facts({name: about(name) for name in figures.by_utility(controllers)})
+    listed = _facts({name: about(name) for name in by_utility(controllers)})
     return f"{words}<details><summary>What the controllers are</summary>{listed}</details>"
 
 
@@ -146,7 +152,7 @@ def _families(summary: Summary) -> str:
         )
         for name, one in families.items()
     )
-    names = figures.by_utility(summary["controllers"])
+    names = by_utility(summary["controllers"])
     rows = [
         [
             name,
@@ -157,7 +163,7 @@ def _families(summary: Summary) -> str:
     return (
         "<h2>By link family</h2><p>The scales differ from panel to panel.</p>"
         + (f'<div class="two">{drawn}</div>' if narrow else drawn)
-        + _table(["utility", *families], rows)
+        + plain_table(["utility", *families], rows)
     )
 
 
@@ -170,6 +176,21 @@ def _timeline(timeline: Mapping[str, Any] | None) -> str:
         f"<p>{escape(timeline['trace'])} of {escape(timeline['family'])}{badge}, seed "
         f"{timeline['seed']}; chosen by rule: {escape(timeline['choice'])}.</p>"
         + _figure(figures.timeline_figure(timeline), "Every mark is a frame, at its capture.")
+    )
+
+
+def _sweep(summary: Summary) -> str:
+    sweep = summary.get("sweep")
+    if not sweep:
+        return ""
+    words = "".join(f"<li>{escape(line)}</li>" for line in sweep["words"])
+    ahead = f"<p><b>Where a fixed rule is ahead:</b></p><ul>{words}</ul>" if words else ""
+    return (
+        "<h2>Every split point against the uplink</h2><p>Links whose rate never changes, simulated "
+        f"with a round trip of {1e3 * sweep['rtt_s']:.0f} ms, {sweep['draws']} streams of "
+        f"{sweep['frames']} frames each. A split point is drawn with the exit threshold and bits "
+        "that bring it most over all these links; the best fixed decision is picked anew for every "
+        "link, in hindsight.</p>" + _figure(sweep_figure(sweep), SWEEP_CAPTION) + ahead
     )
 
 
@@ -189,7 +210,7 @@ def _losses(summary: Summary) -> str:
     more = ""
     if rows:
         head = ["more than oracle", *figures.CAUSE_WORDS.values(), "sum"]
-        more = f"<h3>Against {ORACLE}</h3>" + _table(head, rows)
+        more = f"<h3>Against {ORACLE}</h3>" + plain_table(head, rows)
     return (
         "<h2>Where each controller loses</h2><p>A wrong answer of the whole network is lost for "
         "everyone; what differs is the controllers' doing.</p>"
@@ -209,10 +230,11 @@ def _live(summary: Summary) -> str:
         for one in live["windows"]
     )
     simulated = live["simulated"]["controllers"]
-    rows = []
-    for name in figures.by_utility(live["controllers"]):
-        for kind, one in (("live", live["controllers"][name]), ("simulated", simulated[name])):
-            rows.append([f"{name}, {kind}", *_cells(one)])
+    both = {
+        f"{name}, {kind}": numbers[name]
+        for name in by_utility(live["controllers"])
+        for kind, numbers in (("live", live["controllers"]), ("simulated", simulated))
+    }
     slo_s = summary["settings"]["objective"]["slo_s"]
     return (
         "<h2>Live</h2><p>A real server process, real pictures through the real network, a device "
@@ -220,7 +242,7 @@ def _live(summary: Summary) -> str:
         f"{escape(live['settings']['order'])}. 'Simulated' is the simulator on the same windows "
         f"and pictures.</p><ul>{windows}</ul>"
         + _busy(live["settings"]["other_load"])
-        + _table(["measured", *_COLUMNS], rows, strong="live")
+        + column_tables(both, ordered=list(both), strong=", live")
         + _figure(
             figures.utility_figure(live["controllers"]),
             "Measured live. The interval says how much the windows differ.",
@@ -250,6 +272,8 @@ def _setting(summary: Summary) -> str:
         "planners' knobs": settings["planner_knobs"],
         **{f"{k}, in hindsight": v for k, v in settings["picked_in_hindsight"].items()},
         "latency": settings["latency"],
+        "switches": settings["switches"],
+        "battery": _battery(settings["battery"]),
         "model bundle": f"{provenance['bundle']} {provenance['bundle_hash'][:16]}",
         "controller": str(provenance["controller_hash"] or "none")[:16],
         "versions": ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
@@ -259,48 +283,19 @@ def _setting(summary: Summary) -> str:
          str(one["streams"])]
         for one in summary["traces"]
     ]  # fmt: skip
-    listed = _table(["trace", "family", "rate", "round trip", "length", "streams"], traces)
+    listed = plain_table(["trace", "family", "rate", "round trip", "length", "streams"], traces)
     return (
         f"<h2>How this was made</h2>{_facts(facts)}"
         f"<details><summary>{len(traces)} trace files</summary>{listed}</details>"
     )
 
 
-_COLUMNS = ("utility", "95 % interval", "on-time acc.", "missed", "p50 / p95 / p99",
-            "bytes", "energy")  # fmt: skip
-
-
-def _cells(one: Mapping[str, Any]) -> list[str]:
-    latency, utility = one["latency_s"], one["utility"]
-    return [
-        f"{utility['value']:.4f}", f"{utility['low']:.4f} - {utility['high']:.4f}",
-        f"{one['on_time_accuracy']:.4f}", f"{100 * one['miss_rate']:.2f} %",
-        " / ".join(f"{1e3 * latency[key]:.0f}" for key in ("p50", "p95", "p99")) + " ms",
-        f"{one['payload_bytes']:.0f}", f"{1e3 * one['energy_j']:.1f} mJ",
-    ]  # fmt: skip
-
-
-def _controller_table(controllers: Mapping[str, Any], closed: Mapping[str, Any]) -> str:
-    energy = sorted({one["energy_provenance"] for one in controllers.values()})
-    rows = []
-    for name in figures.by_utility(controllers):
-        share = closed.get(name)
-        rows.append([name, *_cells(controllers[name]), "-" if share is None else f"{share:.0%}"])
-    head = ["controller", *_COLUMNS[:-1], f"energy ({', '.join(energy)})", "gap closed"]
-    return _table(head, rows, strong=LEARNED)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], strong: str = "") -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        f"<tr{' class=strong' if strong and row[0].endswith(strong) else ''}>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        + "</tr>"
-        for row in rows
-    )
+def _battery(battery: Mapping[str, float] | None) -> str:
+    if battery is None:
+        return "unknown: the scenario has no [battery], so nobody knows how long a charge lasts"
     return (
-        f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
-        "</div>"
+        f"life is that of a full charge of {battery['capacity_j']:g} J at the mean power of the "
+        f"frames and {battery['idle_w']:g} W beside them"
     )
 
 

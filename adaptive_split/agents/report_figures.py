@@ -7,6 +7,7 @@ from typing import Any
 
 from adaptive_split.agents.frames import CAUSES
 from adaptive_split.agents.report_svg import Drawing, decades, nice_ticks
+from adaptive_split.agents.report_tables import by_utility
 from adaptive_split.agents.roster import BEST_STATIC, LEARNED, ORACLE, ORACLE_PICTURES, ORACLES
 
 Numbers = Mapping[str, Any]
@@ -37,11 +38,6 @@ def color_of(name: str) -> str:
 def label_width(names: Iterable[str]) -> int:
     """Pixels to the left of a plot that the longest name needs."""
     return max(148, 24 + round(6.6 * max(map(len, names))))
-
-
-def by_utility(controllers: Mapping[str, Numbers]) -> list[str]:
-    """Names, the best utility first."""
-    return sorted(controllers, key=lambda name: -controllers[name]["utility"]["value"])
 
 
 def utility_figure(controllers: Mapping[str, Numbers], *, width: int = WIDTH) -> str:
@@ -96,9 +92,9 @@ def latency_figure(controllers: Mapping[str, Numbers], slo_s: float) -> str:
     drawing.text(deadline - 6, drawing.bottom - 8, "deadline", anchor="end", kind="note")
     for name in reversed(by_utility(controllers)):
         one = controllers[name]
-        answered = 1 - one["dropped_rate"]
+        answered = 1 - one["dropped_share"]["value"]
         marks = [1e3 * value for value in one["latency_percentiles_s"]]
-        shares = [answered * index / 100 for index in range(101)]
+        shares = [answered * index / 100 for index in range(len(marks))]
         # The longest answer may lie far behind the deadline: the line ends at the edge.
         inside = [(x, y) for x, y in zip(marks, shares, strict=True) if x <= longest]
         if inside:

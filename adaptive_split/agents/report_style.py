@@ -24,8 +24,9 @@ figure h3 { margin-top: 0; }
 ul { margin: 4px 0 14px; padding-left: 22px; }
 figure { margin: 14px 0; padding: 14px 16px; background: var(--card);
   border: 1px solid var(--line); border-radius: 8px; overflow-x: auto; }
-.two { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; } .two figure { margin: 0; }
-@media (max-width: 760px) { .two { grid-template-columns: 1fr; } main { padding: 20px 14px; } }
+.two, .panels { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; }
+.two figure { margin: 0; } @media (max-width: 760px) { main { padding: 20px 14px; }
+  .two, .panels { grid-template-columns: 1fr; } }
 .tiles { display: flex; flex-wrap: wrap; gap: 12px; margin: 18px 0; }
 .tile { flex: 1 1 180px; padding: 12px 16px; background: var(--card);
   border: 1px solid var(--line); border-radius: 8px; }
@@ -39,7 +40,7 @@ th, td { padding: 5px 7px; text-align: right; border-bottom: 1px solid var(--lin
 th { color: var(--soft); font-weight: 500; white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left;
   white-space: normal; }
-tr.strong td { font-weight: 600; } .scroll { overflow-x: auto; margin: 12px 0; }
+tr.strong td:first-child { font-weight: 700; } .scroll { overflow-x: auto; margin: 12px 0; }
 .badge { display: inline-block; padding: 0 7px; border: 1px solid var(--c2); border-radius: 9px;
   color: var(--c2); font-size: 12px; }
 text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif;
@@ -63,6 +64,12 @@ line.dotted { stroke-dasharray: 1 5; } circle.c4.dotted { fill: var(--card); str
 .swatch.line { height: 3px; width: 18px; } .swatch.c6 { height: 0; background: none;
   border-top: 3px dashed var(--c6); } .swatch.dotted { height: 0; background: none;
   border-top: 3px dotted var(--c6); } .swatch.c4.dotted { border-color: var(--c4); }
+td small { display: block; font-size: 11px; font-weight: 400; } td b { font-weight: 700; }
+.panels > div { min-width: 0; }
+path.s-fixed { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; }
+path.s-adaptive { stroke: var(--ink); stroke-width: 3; }
+.swatch.s-fixed { height: 0; background: none; border-top: 2px dashed var(--soft); }
+.swatch.s-adaptive { background: var(--ink); }
 .facts td { text-align: left; white-space: normal; vertical-align: top; }
 .facts td:first-child { white-space: nowrap; }
 .miss { fill: var(--k0); background: var(--k0); } .fell { fill: var(--k2);
@@ -77,5 +84,9 @@ line.dotted { stroke-dasharray: 1 5; } circle.c4.dotted { fill: var(--card); str
     ]
     + ["line.c6, path.c6 { stroke: var(--c6); }"]
     + [f".k{i} {{ fill: var(--k{i}); background: var(--k{i}); }}" for i in range(6)]
+    + [
+        f"path.s{i} {{ stroke: var(--{c}); }} .swatch.s{i} {{ background: var(--{c}); }}"
+        for i, c in enumerate(("c0", "c1", "c2", "c4", "c3", "c5"))
+    ]
     + [f".b{i} {{ fill: var(--b{i}); background: var(--b{i}); }}" for i in range(4)]
 )

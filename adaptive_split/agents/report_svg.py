@@ -37,11 +37,12 @@ class Drawing:
         x_range: tuple[float, float],
         y_range: tuple[float, float],
         margins: tuple[int, int, int, int] = (12, 16, 34, 48),
+        log_x: bool = False,
         log_y: bool = False,
         label: str = "",
     ) -> None:
         """Open a drawing; margins are top, right, bottom, left."""
-        self.width, self.height, self.log_y = width, height, log_y
+        self.width, self.height, self.log_x, self.log_y = width, height, log_x, log_y
         self.top, right, bottom, self.left = margins
         self.right, self.bottom = width - right, height - bottom
         self.x_range, self.y_range = x_range, y_range
@@ -51,6 +52,8 @@ class Drawing:
     def x(self, value: Number) -> float:
         """Horizontal pixel of a value."""
         low, high = self.x_range
+        if self.log_x:
+            low, high, value = math.log(low), math.log(high), math.log(max(value, low))
         return self.left + (value - low) / (high - low or 1.0) * (self.right - self.left)
 
     def y(self, value: Number) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from adaptive_split.agents.baselines import Static
@@ -52,12 +53,17 @@ def check_names(names: list[str]) -> list[str]:
     """
     for name in names:
         if name not in NAMES and not name.startswith("static:"):
-            raise ConfigError(
-                f"a controller must be one of {', '.join(NAMES)} or static:K:T:B; got {name!r}"
-            )
+            raise ConfigError(_unknown(name))
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"controllers must be named once each; got {names!r}")
     return names
+
+
+def _unknown(name: str) -> str:
+    """Name the controllers, and the one that was probably meant."""
+    near = get_close_matches(name, NAMES, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"a controller must be one of {', '.join(NAMES)} or static:K:T:B; got {name!r}{hint}"
 
 
 def about(name: str) -> str:
@@ -117,9 +123,7 @@ def static_candidate(name: str, table: CandidateTable) -> int:
         return grid.index(Decision(0, NEVER, max(grid.bits)))
     kind, *parts = name.split(":")
     if kind != "static":
-        raise ConfigError(
-            f"a controller must be one of {', '.join(NAMES)} or static:K:T:B; got {name!r}"
-        )
+        raise ConfigError(_unknown(name))
     try:
         split_point, threshold, bits = int(parts[0]), float(parts[1]), int(parts[2])
     except (ValueError, IndexError):

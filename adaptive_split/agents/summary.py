@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,15 +11,17 @@ from typing import Any
 import numpy as np
 
 import adaptive_split
+from adaptive_split.agents.columns import Drain, columns_of, gap_closed
 from adaptive_split.agents.compare import Comparison
-from adaptive_split.agents.frames import CAUSES, Frames
+from adaptive_split.agents.frames import Frames
+from adaptive_split.agents.identity import file_hash
 from adaptive_split.agents.intervals import Bootstrap
-from adaptive_split.agents.roster import BEST_STATIC, LEARNED, ORACLE
+from adaptive_split.agents.roster import LEARNED
 from adaptive_split.candidates import Floats
 from adaptive_split.runtime.controller_bundle import WEIGHTS
 from adaptive_split.runtime.simulated.streams import Stream
 
-VERSION = 1
+VERSION = 2
 INTERVAL = (
     "95 %, bootstrap stratified by family and clustered by trace file (by window in a family "
     "with one file); families weigh the same"
@@ -31,16 +32,16 @@ def summarize(comparison: Comparison, provenance: Mapping[str, Any]) -> dict[str
     """Sum a simulated comparison up.
 
     Returns:
-        `scenario`, `controllers`, `paired_difference` (sac minus each rival), `oracle_gap_closed`
-        (share of the way from the best static decision to `oracle`), `families`, `traces`,
-        `settings`, `provenance`.
+        `scenario`, `controllers` (see `columns.columns_of`; `gap_closed` is the share of the way
+        from the best static decision to `oracle`), `paired_difference` (sac minus each rival),
+        `families`, `traces`, `settings`, `provenance`.
     """
     streams, frames = comparison.streams, comparison.frames
     scenario, config = comparison.scenario, comparison.config
     return {
         "version": VERSION,
         "scenario": scenario.name,
-        **sum_up(frames, streams, comparison.probe_bytes, comparison.seeds),
+        **sum_up(frames, streams, comparison.probe_bytes, comparison.seeds, Drain.of(scenario)),
         "traces": trace_list(comparison),
         "settings": {
             "seeds": config.num_seeds,
@@ -54,6 +55,8 @@ def summarize(comparison: Comparison, provenance: Mapping[str, Any]) -> dict[str
             "energy_source": scenario.device.energy_source,
             "interval": INTERVAL,
             "latency": "over answered frames; a dropped frame has none and counts as missed",
+            "battery": None if scenario.battery is None else asdict(scenario.battery),
+            "switches": "share of the started frames whose split point differs from the one before",
         },
         "provenance": dict(provenance),
     }
@@ -64,37 +67,42 @@ def sum_up(
     streams: Sequence[Stream],
     probe_bytes: Mapping[str, Floats],
     seeds: Sequence[int],
+    drain: Drain,
 ) -> dict[str, Any]:
     """Numbers of every controller, over all streams and by family."""
-    families = [stream.family for stream in streams]
-    files = [stream.name for stream in streams]
-    everywhere = Bootstrap(families, files)
+    families = np.array([stream.family for stream in streams])
+    files = np.array([stream.name for stream in streams])
     utility = {name: one.utility.mean(1) for name, one in frames.items()}
-    result: dict[str, Any] = {
-        "controllers": {
-            name: _numbers(frames[name], everywhere, np.arange(len(streams)), probe_bytes[name])
-            | {"per_seed": _per_seed(utility[name], everywhere, seeds)}
-            for name in frames
-        },
-        "paired_difference": _differences(utility, everywhere),
-        "oracle_gap_closed": _gap_closed(utility, everywhere),
-        "families": {},
-    }
-    for family in sorted(set(families)):
-        members = np.array([index for index, name in enumerate(families) if name == family])
-        bootstrap = Bootstrap([family] * len(members), [files[index] for index in members])
+
+    def part(members: list[int]) -> dict[str, Any]:
+        bootstrap = Bootstrap(families[members].tolist(), files[members].tolist())
         inside = {name: values[members] for name, values in utility.items()}
-        result["families"][family] = {
-            "source": ", ".join(sorted({streams[index].source for index in members})),
-            "files": len({files[index] for index in members}),
-            "streams": len(members),
+        closed = gap_closed(inside, bootstrap)
+        return {
             "controllers": {
-                name: _numbers(frames[name], bootstrap, members, probe_bytes[name])
+                name: columns_of(frames[name], bootstrap, members, probe_bytes[name], drain)
+                | {"gap_closed": closed[name]}
                 for name in frames
             },
             "paired_difference": _differences(inside, bootstrap),
         }
-    return result
+
+    everything = part(list(range(len(streams))))
+    weights = Bootstrap(families.tolist(), files.tolist(), rounds=1).weights
+    for name, numbers in everything["controllers"].items():
+        numbers["per_seed"] = _per_seed(utility[name], weights, seeds)
+    return everything | {
+        "families": {
+            family: {
+                "source": ", ".join(sorted({streams[index].source for index in members})),
+                "files": len({files[index] for index in members}),
+                "streams": len(members),
+                **part(members),
+            }
+            for family in np.unique(families).tolist()
+            for members in [np.flatnonzero(families == family).tolist()]
+        }
+    }
 
 
 def _knobs(comparison: Comparison) -> str:
@@ -133,62 +141,11 @@ def provenance_of(comparison: Comparison, controller: Path | None, command: str)
     }  # fmt: skip
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _numbers(
-    frames: Frames, bootstrap: Bootstrap, members: Any, probe_bytes: Floats
-) -> dict[str, Any]:
-    """What one controller brought on some streams."""
-
-    def estimate(values: Any) -> dict[str, float]:
-        return bootstrap.estimate(values[members].astype(float).mean(1)).to_json()
-
-    def mean(values: Any) -> float:
-        return round(float(bootstrap.weights @ values[members].astype(float).mean(1)), 6)
-
-    latency = frames.latency_s[members]
-    answered = latency[np.isfinite(latency)]
-    p50, p95, p99 = _percentiles(answered, (50, 95, 99))
-    accuracy, missed = estimate(frames.correct), estimate(~frames.on_time)
-    losses = frames.losses
-    return {
-        "utility": estimate(frames.utility),
-        "on_time_accuracy": accuracy["value"],
-        "on_time_accuracy_interval": [accuracy["low"], accuracy["high"]],
-        "latency_s": {"p50": p50, "p95": p95, "p99": p99},
-        "latency_percentiles_s": _percentiles(answered, tuple(range(101))),
-        "miss_rate": missed["value"],
-        "miss_rate_interval": [missed["low"], missed["high"]],
-        "energy_j": mean(frames.energy_j),
-        "energy_provenance": frames.energy_provenance,
-        "payload_bytes": round(mean(frames.payload_bytes), 1),
-        "probe_bytes": round(
-            float(bootstrap.weights @ probe_bytes[members]) / frames.utility.shape[1], 1
-        ),
-        "dropped_rate": mean(~frames.started),
-        "server_share": mean(frames.by_server),
-        "fallback_share": mean(frames.fell_back),
-        "loss": {
-            cause: round(float(bootstrap.weights @ losses[cause][members]), 6) for cause in CAUSES
-        },
-        "frames": int(frames.utility[members].size),
-    }
-
-
-def _percentiles(values: Floats, wanted: Sequence[int]) -> list[float]:
-    if not values.size:
-        return [float("nan")] * len(wanted)
-    return [round(float(value), 6) for value in np.percentile(values, wanted)]
-
-
-def _per_seed(utility: Floats, bootstrap: Bootstrap, seeds: Sequence[int]) -> list[float]:
+def _per_seed(utility: Floats, weights: Floats, seeds: Sequence[int]) -> list[float]:
     seed = np.array(seeds)
     means = []
     for one in sorted(set(seeds)):
-        weight = bootstrap.weights * (seed == one)
+        weight = weights * (seed == one)
         means.append(round(float(weight @ utility / weight.sum()), 6))
     return means
 
@@ -203,15 +160,3 @@ def _differences(utility: Mapping[str, Floats], bootstrap: Bootstrap) -> dict[st
         for name, theirs in utility.items()
         if name != LEARNED
     }
-
-
-def _gap_closed(utility: Mapping[str, Floats], bootstrap: Bootstrap) -> dict[str, float | None]:
-    """Share of the way from the best static decision to `oracle`; `None` without a way."""
-    if BEST_STATIC not in utility or ORACLE not in utility:
-        return {}
-    floor, gap = utility[BEST_STATIC], utility[ORACLE] - utility[BEST_STATIC]
-    closed: dict[str, float | None] = {}
-    for name, values in utility.items():
-        found = bootstrap.ratio(values - floor, gap)
-        closed[name] = None if found is None else round(found.value, 4)
-    return closed

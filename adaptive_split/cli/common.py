@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,9 @@ SHIPPED_CONTROLLER = SHIPPED_CONTROLLERS / "default"
 SHIPPED_PICTURES = DATA / "pictures"
 METRICS_PORTS = {"device": 9464, "server": 9465}
 """Where each side serves its metrics unless told otherwise."""
+
+LINE_EVERY_S = 10.0
+"""Between lines of progress where there is no terminal."""
 
 Commands = Any
 """What `add_subparsers` gives; argparse has no public name for it."""
@@ -222,12 +227,23 @@ def say(line: str) -> None:
 
 
 class Bars:
-    """A progress bar per phase on standard error, with the time left."""
+    """Progress per phase on standard error, with the time left: a bar, or a line now and then.
 
-    def __init__(self, unit: str = "step", *, hidden: bool = False) -> None:
-        self._unit, self._hidden = unit, hidden
+    Without a terminal, as in a log file, there is no bar, and a line at most every `LINE_EVERY_S`.
+    """
+
+    def __init__(
+        self,
+        unit: str = "step",
+        *,
+        hidden: bool = False,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._unit, self._hidden, self._now_s = unit, hidden, now_s
         self._bar: Any = None
         self._phase = ""
+        self._first = 0
+        self._began_s = self._line_s = now_s()
 
     def __enter__(self) -> Bars:
         """Return the bars themselves."""
@@ -239,14 +255,20 @@ class Bars:
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         """Show that `done` of `total` steps of a phase are done."""
+        fresh = phase != self._phase
+        if fresh:
+            self._finish()
+            self._phase, self._first, self._began_s = phase, done, self._now_s()
+        if self._hidden:
+            return
+        if not sys.stderr.isatty():
+            self._line(done, total)
+            return
         from tqdm import tqdm
 
-        if phase != self._phase:
-            self._finish()
-            self._phase = phase
+        if fresh:
             self._bar = tqdm(
                 total=total, desc=phase, unit=self._unit, file=sys.stderr, leave=False,
-                disable=self._hidden,
                 bar_format="{desc:<28.28} {percentage:3.0f} % |{bar:24}| {remaining} left",
             )  # fmt: skip
         self._bar.total = total
@@ -257,6 +279,18 @@ class Bars:
         from tqdm import tqdm
 
         tqdm.write(line, file=sys.stderr)
+
+    def _line(self, done: int, total: int) -> None:
+        """Tell where the phase is, unless something was told a moment ago."""
+        now_s = self._now_s()
+        if now_s - self._line_s < LINE_EVERY_S:
+            return
+        self._line_s, left = now_s, "?"
+        if done > self._first:
+            each_s = (now_s - self._began_s) / (done - self._first)
+            minutes, seconds = divmod(round(each_s * max(total - done, 0)), 60)
+            left = f"{minutes:02d}:{seconds:02d}"
+        say(f"{self._phase}: {100 * done / max(total, 1):.0f} %, {left} left")
 
     def _finish(self) -> None:
         if self._bar is not None:

@@ -19,16 +19,21 @@ from adaptive_split.cli.common import (
     add_ray,
     load_controller,
     load_traces,
-    new_folder,
     open_cluster,
     say,
 )
 from adaptive_split.cli.controllers import ALL, LISTED, ListsControllers, find_knobs, names_of
 
 if TYPE_CHECKING:
-    from adaptive_split.agents.compare import Comparison
+    from adaptive_split.agents.compare import CompareConfig, Comparison
     from adaptive_split.agents.live_windows import LiveConfig
+    from adaptive_split.agents.unfinished import Unfinished
+    from adaptive_split.runtime.controller_bundle import ControllerBundle
+    from adaptive_split.scenario import Scenario
     from adaptive_split.trace import Trace
+
+COMMAND = "adaptive-split "
+REPORT = "report.html"
 
 
 def add_parser(commands: Commands) -> None:
@@ -36,7 +41,8 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands, "compare", "compare controllers on traces, simulated and live",
         "Play controllers over the same streams of link, server load and pictures. Writes "
-        "summary.json, report.html and every frame's record into a new folder. Rules and planners "
+        "summary.json, report.html and every frame's record, as Parquet, into a new folder. What "
+        "was interrupted lies beside it, and the same command goes on with it. Rules and planners "
         "use the knobs picked on the training traces when the controller bundle was made; "
         "best-static, the oracles and NAME-hindsight are picked on the very streams compared.",
         "adaptive-split compare default --controllers sac,planner,best-static,oracle "
@@ -86,71 +92,126 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare; print the tables."""
-    from adaptive_split.agents.compare import CompareConfig, compare
+    """Compare; print the tables. What was interrupted goes on where it stopped."""
+    from adaptive_split.agents.compare import CompareConfig, check_comparison
+    from adaptive_split.agents.compare_live import check_live
+    from adaptive_split.agents.identity import identity
     from adaptive_split.agents.live_windows import LiveConfig
-    from adaptive_split.agents.summary import provenance_of, summarize
-    from adaptive_split.cli.tables import controller_table, differences, energy_note
+    from adaptive_split.agents.record_tables import check_parquet
+    from adaptive_split.agents.unfinished import Unfinished
     from adaptive_split.runtime.emulation.namespace_link import check_link
     from adaptive_split.scenario import load_scenario
-    from adaptive_split.trace_sets import default_traces
 
     config = CompareConfig(
         names=names_of(arguments.controllers),
         num_seeds=arguments.seeds,
         per_family=arguments.streams,
     )
-    live_config = LiveConfig(
+    live = LiveConfig(
         windows_per_family=arguments.live_windows,
         block_s=arguments.live_seconds,
         link=arguments.link,
     )
-    if arguments.live:
-        check_link(arguments.link)
+    check_parquet()
     scenario = load_scenario(arguments.scenario)
     learned, controller = load_controller(arguments.controller_bundle, scenario)
+    check_comparison(scenario, config, learned)
+    if arguments.live:
+        check_link(arguments.link)
+        check_live(scenario, config.names, arguments.pictures)
     traces, sentence = load_traces(arguments.traces, "test")
     say(sentence)
-    out = new_folder(arguments.out)
-    found = find_knobs(config.names, scenario, learned, lambda: default_traces("train"))
-    with Bars() as bars:
-        with open_cluster(arguments) as workers:
-            comparison = compare(scenario, traces, config, learned, bars, workers, found=found)
-        command = "adaptive-split " + shlex.join(sys.argv[1:])
-        summary = summarize(comparison, provenance_of(comparison, controller, command))
-        if not arguments.no_records:
-            write_records(comparison, out, bars)
-    print(f"\nsimulated: scenario {scenario.name}, {len(comparison.streams)} streams")
-    print(controller_table(summary["controllers"], summary["oracle_gap_closed"]))
-    print(energy_note(summary["controllers"]))
-    if summary["paired_difference"]:
-        print(differences(summary["paired_difference"]))
-    if arguments.live:
-        play_live(comparison, traces, live_config, arguments.pictures, out, summary)
-        print_live(summary["live"])
-    finish(comparison, summary, out)
+    about = identity(
+        scenario, traces, config, controller,
+        (live, arguments.pictures.resolve()) if arguments.live else None,
+        records=not arguments.no_records,
+    )  # fmt: skip
+    with Unfinished(arguments.out, about, COMMAND + shlex.join(sys.argv[1:])) as kept:
+        if kept.resumed:
+            say(f"going on with what {kept.folder} holds")
+        try:
+            _compare(arguments, scenario, traces, config, (learned, controller), live, kept)
+        except KeyboardInterrupt:
+            say(f"what is done lies in {kept.folder}; the same command goes on from there")
+            raise
     return 0
 
 
+def _compare(
+    arguments: argparse.Namespace,
+    scenario: Scenario,
+    traces: list[Trace],
+    config: CompareConfig,
+    learned: tuple[ControllerBundle | None, Path | None],
+    live: LiveConfig,
+    kept: Unfinished,
+) -> None:
+    """Play everything that is not done yet; print and write what came out."""
+    from adaptive_split.agents.compare import compare
+    from adaptive_split.agents.summary import provenance_of, summarize
+    from adaptive_split.trace_sets import default_traces
+
+    bundle, controller = learned
+    found = kept.knobs()
+    if found is None:
+        found = find_knobs(config.names, scenario, bundle, lambda: default_traces("train"))
+        kept.keep_knobs(found)
+    with Bars() as bars:
+        with open_cluster(arguments) as workers:
+            comparison = compare(
+                scenario, traces, config, bundle, bars, workers, found=found, kept=kept
+            )
+        command = COMMAND + shlex.join(sys.argv[1:])
+        summary = summarize(comparison, provenance_of(comparison, controller, command))
+        add_sweep(comparison, summary, bars)
+        if not arguments.no_records:
+            write_records(comparison, kept.folder, bars)
+    print(f"\nsimulated: scenario {scenario.name}, {len(comparison.streams)} streams")
+    print_tables(summary)
+    if arguments.live:
+        play_live(comparison, traces, live, arguments.pictures, kept.folder, summary)
+        print_live(summary["live"])
+    finish(comparison, summary, kept.folder)
+    kept.finish()
+    print(f"\nreport: {kept.out / REPORT}")
+
+
+def print_tables(summary: dict[str, Any]) -> None:
+    """Print the columns, and sac against its rivals."""
+    from adaptive_split.cli.compare_tables import controller_tables, differences
+
+    print(controller_tables(summary["controllers"]))
+    if summary["paired_difference"]:
+        print(differences(summary["paired_difference"]), flush=True)
+
+
+def add_sweep(comparison: Comparison, summary: dict[str, Any], bars: Bars) -> None:
+    """Put every split point on constant links under `sweep` of the summary.
+
+    Their round trip is the median of the compared streams.
+    """
+    import numpy as np
+
+    from adaptive_split.agents.static_sweep import static_sweep
+
+    rtt_s = float(np.median(np.concatenate([stream.rtt_s for stream in comparison.streams])))
+    summary["sweep"] = static_sweep(comparison.scenario, comparison.policies, rtt_s, bars)
+
+
 def write_records(comparison: Comparison, out: Path, bars: Bars) -> None:
-    """Write every simulated frame: one packed file per controller, and what the streams were."""
-    from adaptive_split.agents.frames import write_frames
+    """Write every simulated frame: one Parquet file per controller."""
+    from adaptive_split.agents.record_tables import ENDING, Origin, write_frames
     from adaptive_split.agents.roster import file_name
 
     folder = out / "records"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
+    origins = [
+        Origin(stream.family, stream.name, stream.source, seed)
+        for seed, stream in zip(comparison.seeds, comparison.streams, strict=True)
+    ]
     for index, (name, frames) in enumerate(comparison.frames.items()):
         bars("writing records", index, len(comparison.frames))
-        write_frames(frames, folder / f"{file_name(name)}.jsonl.gz")
-    streams = [
-        {
-            "seed": seed, "family": stream.family, "trace": stream.name,
-            "source": stream.source, "num_frames": stream.num_frames,
-        }
-        for seed, stream in zip(comparison.seeds, comparison.streams, strict=True)
-    ]  # fmt: skip
-    text = "[\n" + ",\n".join(json.dumps(stream) for stream in streams) + "\n]\n"
-    (folder / "streams.json").write_text(text, encoding="utf-8")
+        write_frames(frames, origins, folder / f"{file_name(name)}{ENDING}")
 
 
 def play_live(
@@ -166,7 +227,7 @@ def play_live(
     from adaptive_split.agents.compare_live import compare_live, summarize_live
 
     folder = out / "live-records"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     chosen = {
         name: policy
         for name, policy in comparison.policies.items()
@@ -180,7 +241,7 @@ def play_live(
 def print_live(live: dict[str, Any]) -> None:
     """Print the live table and where it was measured."""
     from adaptive_split.agents.report import BUSY
-    from adaptive_split.cli.tables import controller_table, energy_note
+    from adaptive_split.cli.compare_tables import controller_tables
 
     windows, others = live["windows"], live["settings"]["other_load"]
     if others >= BUSY:
@@ -189,16 +250,14 @@ def print_live(live: dict[str, Any]) -> None:
         f"{one['name']} ({one['source']}) at {one['offset_s']:.0f} s" for one in windows
     )
     print(f"\nlive, measured in {len(windows)} windows of {windows[0]['seconds']:g} s: {where}")
-    print(controller_table(live["controllers"]))
-    print(energy_note(live["controllers"]))
+    print(controller_tables(live["controllers"]))
 
 
 def finish(comparison: Comparison, summary: dict[str, Any], out: Path) -> None:
-    """Write summary and report, and say where."""
+    """Write summary and report."""
     from adaptive_split.agents.report import write_report
     from adaptive_split.agents.timeline import timeline_of
 
     text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
     (out / "summary.json").write_text(text, encoding="utf-8")
-    write_report(summary, timeline_of(comparison), out / "report.html")
-    print(f"\nreport: {out / 'report.html'}")
+    write_report(summary, timeline_of(comparison), out / REPORT)

@@ -52,8 +52,15 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.agents.compare import CompareConfig, compare
     from adaptive_split.agents.live_windows import LiveConfig
     from adaptive_split.agents.summary import provenance_of, summarize
-    from adaptive_split.cli.compare import finish, play_live, print_live, write_records
-    from adaptive_split.cli.tables import controller_table, differences, energy_note
+    from adaptive_split.cli.compare import (
+        REPORT,
+        add_sweep,
+        finish,
+        play_live,
+        print_live,
+        print_tables,
+        write_records,
+    )
     from adaptive_split.runtime.emulation.namespace_link import check_link
     from adaptive_split.scenario import load_scenario
     from adaptive_split.trace_sets import shipped
@@ -80,16 +87,16 @@ def run(arguments: argparse.Namespace) -> int:
         comparison = compare(scenario, traces, config, learned, bars, found=found)
         command = f"adaptive-split demo --out {arguments.out}"
         summary = summarize(comparison, provenance_of(comparison, controller, command))
+        add_sweep(comparison, summary, bars)
         write_records(comparison, out, bars)
     print(f"\nsimulated: {len(comparison.streams)} streams of {scenario.camera.frames_per_stream} "
           f"frames, {len(traces) - len(recorded)} of {len(traces)} traces synthetic")  # fmt: skip
-    print(controller_table(summary["controllers"], summary["oracle_gap_closed"]))
-    print(energy_note(summary["controllers"]))
-    print(differences(summary["paired_difference"]), flush=True)
+    print_tables(summary)
     simulated_s = time.monotonic() - started
     play_live(comparison, recorded, live_config, arguments.pictures, out, summary, LIVE_CONTROLLERS)
     print_live(summary["live"])
     finish(comparison, summary, out)
+    print(f"\nreport: {out / REPORT}")
     total_s = time.monotonic() - started
     say(f"took {total_s:.0f} s: simulated {simulated_s:.0f} s, live {total_s - simulated_s:.0f} s")
     return 0

@@ -1,6 +1,5 @@
 """The commands end to end on a real, tiny bundle: compare, live and simulated; serve and run."""
 
-import gzip
 import json
 from dataclasses import replace
 
@@ -8,6 +7,8 @@ import pytest
 from PIL import Image
 
 from adaptive_split import cli
+from adaptive_split.agents import compare_live
+from adaptive_split.agents.record_tables import read_frame_records
 from adaptive_split.decision import DecisionGrid
 from adaptive_split.profile import MODELLED
 from adaptive_split.runtime.measure import measure
@@ -80,31 +81,62 @@ def test_compare_writes_summary_records_and_report(place, capsys):
     assert set(summary["families"]) == {"far", "near"}
     assert all(one["source"] == "synthetic" for one in summary["traces"])
     assert "<svg" in (out / "report.html").read_text()
-    streams = json.loads((out / "records" / "streams.json").read_text())
-    assert [stream["seed"] for stream in streams] == [0, 0, 1, 1]
-    with gzip.open(out / "records" / "planner.jsonl.gz", "rt") as file:
-        assert len(file.readlines()) == 4 * 30
+    assert set(summary["sweep"]["curves"]) == {"0", "1", "2"}
+    assert {path.name for path in (out / "records").iterdir()} == {
+        f"{name}.parquet" for name in RULES.split(",")
+    }
+    assert len(list(read_frame_records(out / "records" / "planner.parquet"))) == 4 * 30
+    assert not out.with_name(out.name + ".unfinished").exists()
 
 
-def test_compare_live_measures_every_frame_beside_the_simulator(place):
+class InterruptsAt:
+    """Plays blocks until the one of that number, and counts them."""
+
+    def __init__(self, number):
+        self.number, self.played = number, 0
+        self.play = compare_live._Stage.play
+
+    def __call__(self, *arguments):
+        """Play a block, or interrupt."""
+        self.played += 1
+        if self.played == self.number:
+            raise KeyboardInterrupt
+        return self.play(*arguments)
+
+
+def test_an_interrupted_live_comparison_goes_on_and_measures_every_frame(
+    place, capsys, monkeypatch
+):
     out = place / "live"
-
-    status = invoke(
+    call = [
         "compare", place / "colors.toml", "--controllers", "planner,static:0:1:8,oracle",
         "--seeds", 1, "--streams", 1, "--traces", place / "traces", "--out", out, "--live",
         "--live-seconds", 2, "--pictures", place / "pictures", "--no-records",
-    )  # fmt: skip
+    ]  # fmt: skip
+    blocks = InterruptsAt(5)  # warming up, the first window, one block of the second
+    monkeypatch.setattr(compare_live._Stage, "play", lambda *one: blocks(*one))
+    stopped = invoke(*call)
+    said, left = capsys.readouterr().err, out.exists()
+    blocks.number = 0
 
+    status = invoke(*call)
+
+    assert (stopped, left) == (cli.INTERRUPTED, False)
+    assert "the same command goes on from there" in said
     assert status == 0
+    assert "going on with what" in capsys.readouterr().err
+    assert blocks.played == 5 + 1 + 2
     live = json.loads((out / "summary.json").read_text())["live"]
     assert set(live["controllers"]) == {"planner", "static:0:1:8"}
     assert set(live["simulated"]["controllers"]) == {"planner", "static:0:1:8"}
     assert live["controllers"]["planner"]["frames"] == 2 * 20
     records = list(read_records(out / "live-records" / "static_0_1_8.jsonl"))
+    assert records == list(read_frame_records(out / "live-records" / "static_0_1_8.parquet"))
     assert len(records) == 2 * 20
     started = [record for record in records if record.report.decision is not None]
     assert all(record.observation for record in started)
     assert not (out / "records").exists()
+    assert len(list((out / "live-records").iterdir())) == 4
 
 
 def test_run_answers_every_frame_with_the_server_of_serve(place, capsys):

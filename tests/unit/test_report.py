@@ -12,6 +12,7 @@ from adaptive_split.agents import report_figures, report_svg
 from adaptive_split.agents.compare import CompareConfig, compare
 from adaptive_split.agents.report import write_report
 from adaptive_split.agents.roster import NAMES as EVERYONE
+from adaptive_split.agents.static_sweep import static_sweep
 from adaptive_split.agents.summary import provenance_of, summarize
 from adaptive_split.agents.timeline import timeline_of
 from tests import support
@@ -30,6 +31,7 @@ def made(tmp_path_factory):
     config = CompareConfig(names=NAMES, num_seeds=1, per_family=2)
     comparison = compare(scenario, traces, config, None)
     summary = summarize(comparison, provenance_of(comparison, None, "a <command> & more"))
+    summary["sweep"] = static_sweep(scenario, comparison.policies, 0.04)
     return summary, timeline_of(comparison)
 
 
@@ -68,8 +70,50 @@ def test_synthetic_links_and_modelled_energy_are_called_so(page):
     text = page.read_text()
 
     assert '<span class="badge">synthetic</span>' in text
-    assert "energy (modelled)" in text
+    assert "mJ/frame (modelled)" in text
     assert "made up" in text  # the source of the watts
+
+
+def test_every_split_point_is_drawn_against_the_uplink_with_what_a_fixed_rule_wins(made, page):
+    text, sweep = page.read_text(), made[0]["sweep"]
+
+    for words in (*(curve["words"] for curve in sweep["curves"].values()), *sweep["words"]):
+        assert words in text
+    for title in ("utility per frame", "on-time accuracy", "latency, ms", "energy, mJ per frame"):
+        assert f">{title}</text>" in text
+    assert "Where a fixed rule is ahead" in text
+
+
+def test_every_number_of_a_table_has_an_interval_and_the_best_stands_out(made, page):
+    text, utility = page.read_text(), made[0]["controllers"]["oracle-pictures"]["utility"]
+
+    interval = f"{utility['low']:.4f}-{utility['high']:.4f}"
+    assert f"<td><b>{utility['value']:.4f}</b><small>{interval}</small></td>" in text
+    assert text.count("<td>unknown</td>") == len(NAMES)
+    assert "so nobody knows how long a charge lasts" in text
+
+
+def test_a_known_battery_is_told(made, tmp_path):
+    summary = json.loads(json.dumps(made[0]))
+    summary["settings"]["battery"] = {"capacity_j": 72000.0, "idle_w": 1.25, "start_soc": 1.0}
+    for one in summary["controllers"].values():
+        one["battery_life_h"] = {"value": 6.25, "low": 6.0, "high": 6.5}
+
+    write_report(summary, made[1], tmp_path / "charged.html")
+
+    text = (tmp_path / "charged.html").read_text()
+    assert "a full charge of 72000 J at the mean power of the frames and 1.25 W" in text
+    assert "6.2<small>6.0-6.5</small>" in text
+
+
+def test_a_comparison_in_which_nobody_answers_is_drawn(made, tmp_path):
+    summary = json.loads(json.dumps(made[0]))
+    silent = summary["controllers"]["best-static"]
+    silent["latency_s"], silent["latency_percentiles_s"] = dict.fromkeys(("p50", "p95", "p99")), []
+
+    write_report(summary, made[1], tmp_path / "silent.html")
+
+    assert "<td>-</td>" in (tmp_path / "silent.html").read_text()
 
 
 def test_what_each_oracle_knows_is_told(page):
