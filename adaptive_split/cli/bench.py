@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from adaptive_split.cli.bench_memory import bench_memory
 from adaptive_split.cli.common import Bars, Commands, add_command, load_controller
 from adaptive_split.errors import ConfigError
 
@@ -36,10 +37,11 @@ CODED_SHAPES = ((4, 8, 8), (16, 8, 8), (16, 16, 16), (64, 16, 16), (64, 32, 32),
 def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
-        commands, "bench", "time decisions, simulator, codec or transport here",
+        commands, "bench", "decisions, simulator, codec, transport and memory here",
         "decision: one frame's decision with every controller that can run live. simulator: "
         "frames per second. codec: encoding and decoding every payload. transport: a payload to a "
-        "server process on this machine and back.",
+        "server process on this machine and back. memory: what the device runtime and its "
+        "controller hold resident, without and with the model.",
         "adaptive-split bench decision --json",
     )  # fmt: skip
     parser.add_argument("what", choices=tuple(BENCHES))
@@ -203,10 +205,10 @@ def bench_codec(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
     from adaptive_split.codec import decode_feature, decode_picture, encode_feature, encode_picture
 
     bundle, generator = scenario.bundle, np.random.default_rng(0)
-    size = bundle.input_shape[1]
-    rows, columns = np.mgrid[0:size, 0:size] / size
+    size, form = bundle.input_shape[1:], bundle.picture_format
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]] / max(size)
     waves = 127 * (1 + np.sin(9 * rows) * np.cos(7 * columns))
-    noise = generator.normal(0, 6, (size, size, 3))
+    noise = generator.normal(0, 6, (*size, 3))
     pixels = np.clip(waves[:, :, None] + noise, 0, 255).astype(np.uint8)
     payloads = scenario.grid.payloads
     numbers: Numbers = {}
@@ -216,8 +218,8 @@ def bench_codec(scenario: Scenario, repeats: int, bars: Bars) -> Numbers:
         encode: Callable[[], bytes]
         decode: Callable[[bytes], object]
         if split == 0:
-            encode = partial(encode_picture, pixels, bundle.picture_qualities[bits])
-            decode = partial(decode_picture, size=size)
+            encode = partial(encode_picture, pixels, bundle.picture_qualities[bits], form)
+            decode = partial(decode_picture, size=size, picture_format=form)
         else:
             shape = bundle.code_shapes[split]
             encode = partial(encode_feature, generator.beta(1, 3, shape).astype(np.float32), bits)
@@ -291,6 +293,7 @@ BENCHES: dict[str, Callable[[Any, int, Bars], Numbers]] = {
     "simulator": bench_simulator,
     "codec": bench_codec,
     "transport": bench_transport,
+    "memory": bench_memory,
 }
 
 

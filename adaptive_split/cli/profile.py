@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,8 @@ if TYPE_CHECKING:
     from adaptive_split.profile import Profile
 
 WARMUP = 10
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
+PROVIDERS = ("cpu", "cuda", "tensorrt")
+"""As `runtime.providers` has them, which is not imported to parse a line."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -26,14 +24,14 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands, "profile", "measure how long every part of a bundle takes here",
         "Time every stage, exit, encoder and decoder on this machine and write profile.json. "
-        "Energy is measured where the processor counts joules that we may read, modelled with "
-        "--watts or --nano, else unavailable. With --roofline, the profile written is a prediction "
-        "for another machine, and its error on this one is shown.",
+        "Energy is measured where the machine has power rails or counts joules that we may read, "
+        "modelled with --watts or --nano, else unavailable. With --roofline, the profile written "
+        "is a prediction for another machine, and its error on this one is shown.",
         "adaptive-split profile garments --out profile.json",
     )  # fmt: skip
     parser.add_argument("bundle", help="a shipped bundle or its directory")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file")
-    parser.add_argument("--provider", choices=tuple(PROVIDERS), default="cpu",
+    parser.add_argument("--provider", choices=PROVIDERS, default="cpu",
                         help="what ONNX Runtime computes with (default: cpu)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
     parser.add_argument("--repeats", type=int, default=100, metavar="N", help="default: 100")
@@ -82,12 +80,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _measure(bundle: ModelBundle, arguments: argparse.Namespace) -> Profile:
     from adaptive_split.runtime.profiler import profile_bundle
+    from adaptive_split.runtime.providers import PROVIDERS as FULL_NAMES
     from adaptive_split.runtime.sensors.energy import find_energy_meter
 
-    with Bars("round") as bars:
+    with ExitStack() as stack:
+        meter = find_energy_meter()
+        if meter is not None:
+            stack.callback(meter.close)
+        bars = stack.enter_context(Bars("round"))
         return profile_bundle(
-            bundle, num_threads=arguments.threads, provider=PROVIDERS[arguments.provider],
-            repeats=arguments.repeats, warmup=WARMUP, meter=find_energy_meter(),
+            bundle, num_threads=arguments.threads, provider=FULL_NAMES[arguments.provider],
+            repeats=arguments.repeats, warmup=WARMUP, meter=meter,
             progress=lambda done: bars("timing", done, arguments.repeats + WARMUP),
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ from adaptive_split.measurement import FrameReport
 from adaptive_split.runtime.backend import Situation
 from adaptive_split.runtime.capture import Capture
 from adaptive_split.runtime.head import Head
-from adaptive_split.runtime.ledger import EnergyModel, Ledger, OpenFrame
+from adaptive_split.runtime.ledger import EnergyModel, FrameEnergy, Ledger, OpenFrame
 from adaptive_split.runtime.parts import Stages
 from adaptive_split.runtime.probes import ProbeBudget
 from adaptive_split.runtime.run_clock import RunClock
@@ -50,6 +50,7 @@ class Device:
         slowdown: float = 1.0,
         probes: bool = True,
         probe_budget: ProbeBudget | None = None,
+        energy: FrameEnergy | None = None,
         on_answer: Callable[[FrameReport], None] = lambda report: None,
     ) -> None:
         """Take the collaborators.
@@ -64,19 +65,16 @@ class Device:
                 fast machine play a slow one; 0 on the device that was profiled.
             probes: Whether to measure a link whose rate nothing tells.
             probe_budget: How many bytes that may cost; by default 1 % of the rate and 8 kB/s.
+            energy: What frames draw; by default as profile and radio model it.
             on_answer: Called with every report the moment a frame is answered, on any thread.
         """
         self._setup, self._battery, self._tell = setup, battery, on_answer
         self.clock = RunClock(clock)
         self._stages, self._slowdown = stages, slowdown
         self._head = Head(setup, stages, self.clock, slowdown)
-        energy = EnergyModel(
-            compute_w=setup.device_profile.compute_w,
-            send_w=setup.radio.watts,
-            joules_per_mbit=setup.radio.joules_per_mbit,
-            provenance=setup.device_profile.energy_provenance,
+        self.ledger = Ledger(
+            self.clock, setup.objective, energy or EnergyModel.of(setup), self._answered
         )
-        self.ledger = Ledger(self.clock, setup.objective, energy, self._answered)
         self.sender = Sender(
             transport,
             self.ledger,
@@ -105,6 +103,10 @@ class Device:
         self._capture = Capture(self._setup.objective, num_frames)
         self.clock.restart()
         self.sender.rebase()
+
+    def finish(self) -> None:
+        """Capture no more frames; those captured by now are still answered."""
+        self._capture.finish(self.clock.now_s())
 
     def next_frame(self) -> Situation | None:
         """Wait until a frame can start; `None` once all are captured and settled."""
@@ -155,9 +157,13 @@ class Device:
         assert self._source is not None
         index = self._capture.take()
         deadline_s = self._capture.deadline_s(index)
+        picture = self._source.picture(index)
+        if picture is None:
+            self.ledger.drop(index, None, self._capture.arrival_s(index))
+            return
         frame = OpenFrame(
             index=index,
-            picture=self._source.picture(index),
+            picture=picture,
             decision=decision,
             arrival_s=self._capture.arrival_s(index),
             deadline_s=deadline_s,

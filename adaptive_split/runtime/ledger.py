@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from adaptive_split.clock import Clock
 from adaptive_split.decision import Decision
-from adaptive_split.measurement import DEVICE, NOBODY, SERVER, FrameReport
+from adaptive_split.measurement import DEVICE, NO_PICTURE, NOBODY, SERVER, FrameReport
 from adaptive_split.objective import Objective
+from adaptive_split.runtime.setup import Setup
 from adaptive_split.runtime.source import Picture
 from adaptive_split.runtime.stages import ExitAnswer
 from adaptive_split.runtime.wire import TailReply
@@ -55,12 +57,38 @@ class EnergyModel:
     joules_per_mbit: float
     provenance: str
 
-    def energy_j(self, frame: OpenFrame, slo_s: float) -> float:
-        """Energy of one frame."""
+    @classmethod
+    def of(cls, setup: Setup) -> EnergyModel:
+        """By a device's profile and radio."""
+        return cls(
+            compute_w=setup.device_profile.compute_w,
+            send_w=setup.radio.watts,
+            joules_per_mbit=setup.radio.joules_per_mbit,
+            provenance=setup.device_profile.energy_provenance,
+        )
+
+    def price(self, frame: OpenFrame, slo_s: float) -> tuple[float, str]:
+        """Joules of one frame, and how they are known."""
         busy_s = frame.head_s + frame.encode_s + frame.redo_s
-        sending_s = min(frame.upload_s, slo_s)
+        return self.compute_w * busy_s + self.sending_j(frame, slo_s), self.provenance
+
+    def sending_j(self, frame: OpenFrame, slo_s: float) -> float:
+        """Joules of the radio for one frame."""
         megabits = frame.wire_bytes * 8e-6
-        return self.compute_w * busy_s + self.send_w * sending_s + self.joules_per_mbit * megabits
+        return self.send_w * min(frame.upload_s, slo_s) + self.joules_per_mbit * megabits
+
+
+class FrameEnergy(Protocol):
+    """Tells what frames draw; `EnergyModel` is one."""
+
+    @property
+    def provenance(self) -> str:
+        """How joules are known now."""
+        ...
+
+    def price(self, frame: OpenFrame, slo_s: float) -> tuple[float, str]:
+        """Joules of one frame, and how they are known; called once for every frame."""
+        ...
 
 
 @dataclass(slots=True)
@@ -73,7 +101,7 @@ class Ledger:
 
     clock: Clock
     objective: Objective
-    energy: EnergyModel
+    energy: FrameEnergy
     on_answer: Callable[[FrameReport], None]
     """Called with every report, on the thread that settled it; must not block."""
     _open: dict[int, OpenFrame] = field(default_factory=dict)
@@ -95,10 +123,11 @@ class Ledger:
             if frame.give_up_s < self.alarm_s:
                 self.change.notify_all()
 
-    def drop(self, index: int, picture: Picture, arrival_s: float) -> None:
+    def drop(self, index: int, picture: Picture | None, arrival_s: float) -> None:
         """Report a frame that never started."""
+        sample_index = picture.sample_index if picture else NO_PICTURE
         report = FrameReport(
-            frame_index=index, sample_index=picture.sample_index, arrival_s=arrival_s,
+            frame_index=index, sample_index=sample_index, arrival_s=arrival_s,
             decision=None, answer=None, answered_by=NOBODY, exit_index=None, confidence=None,
             correct=False, on_time=False, fallback_reason="dropped", latency_s=None,
             energy_provenance=self.energy.provenance,
@@ -184,7 +213,7 @@ class Ledger:
         assert answer is not None
         on_time = latency_s <= self.objective.slo_s
         correct = on_time and answer.answer == frame.picture.label
-        energy_j = self.energy.energy_j(frame, self.objective.slo_s)
+        energy_j, provenance = self.energy.price(frame, self.objective.slo_s)
         parts = self._parts(frame, answered_s, reply, reason)
         return FrameReport(
             frame_index=frame.index, sample_index=frame.picture.sample_index,
@@ -193,11 +222,11 @@ class Ledger:
             exit_index=reply.exit_index if reply is not None else frame.exit_index,
             confidence=answer.confidence, correct=correct, on_time=on_time, fallback_reason=reason,
             latency_s=latency_s, wait_s=latency_s - sum(parts.values()), **parts,
-            payload_bytes=frame.wire_bytes, energy_j=energy_j,
-            energy_provenance=self.energy.provenance,
+            payload_bytes=frame.wire_bytes, energy_j=energy_j, energy_provenance=provenance,
             utility=self.objective.utility(
                 correct_on_time=float(correct), energy_j=energy_j, payload_bytes=frame.wire_bytes
             ),
+            arm="",
         )  # fmt: skip
 
     def _parts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from adaptive_split.bundle import PARTS, ModelBundle
@@ -26,6 +26,8 @@ from adaptive_split.profile import (
     UNAVAILABLE,
     Profile,
 )
+from adaptive_split.runtime.providers import CPU, open_first_stage
+from adaptive_split.runtime.sensors.boards import board_name
 from adaptive_split.runtime.sensors.energy import EnergyMeter
 from adaptive_split.runtime.sensors.power_mode import power_mode
 from adaptive_split.runtime.stages import StageRunner
@@ -44,7 +46,6 @@ PI_SOURCE = (
 IDLE_S = 2.0
 """How long a machine that counts joules rests first, to know what resting takes."""
 
-_CPU = "CPUExecutionProvider"
 _Times = dict[tuple[str, int], float]
 """Seconds of one run of every part, by `(part, index)`."""
 
@@ -53,7 +54,7 @@ def profile_bundle(
     bundle: ModelBundle,
     *,
     num_threads: int = 1,
-    provider: str = _CPU,
+    provider: str = CPU,
     repeats: int = 100,
     warmup: int = 10,
     meter: EnergyMeter | None = None,
@@ -71,7 +72,7 @@ def profile_bundles(
     bundles: Sequence[ModelBundle],
     *,
     num_threads: int = 1,
-    provider: str = _CPU,
+    provider: str = CPU,
     repeats: int = 100,
     warmup: int = 10,
     meter: EnergyMeter | None = None,
@@ -99,7 +100,7 @@ def profile_bundles(
     """
     if repeats < 1 or warmup < 0:
         raise ConfigError(f"repeats must be positive, warmup not negative; got {repeats}, {warmup}")
-    _check_starts(provider, bundles[0])
+    open_first_stage(provider, bundles[0])
     rounds: list[list[_Times]] = []
     with ExitStack() as stack:
         runners = [
@@ -187,22 +188,6 @@ def pi_class(profile: Profile, full_s: float) -> Profile:
     )
 
 
-def _check_starts(provider: str, bundle: ModelBundle) -> None:
-    """Refuse a provider that ONNX Runtime would silently leave out for the CPU."""
-    offered = onnxruntime.get_available_providers()
-    if provider in offered:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        first = str(bundle.file("stage", 1))
-        session = onnxruntime.InferenceSession(first, options, providers=[provider])
-        if provider in session.get_providers():
-            return
-    raise ConfigError(
-        f"provider must be one that starts here, of {', '.join(offered)}; got {provider}; "
-        "install an ONNX Runtime with it, and what it needs"
-    )
-
-
 def _scaled_to(profile: Profile, full_s: float, device: str) -> Profile:
     """Scale every time by one factor and say so in `machine`."""
     factor = full_s / profile.full_s
@@ -226,7 +211,7 @@ def _summarize(
             found[name] = tuple(map(float, values))
     return Profile(
         bundle_hash=bundle.hash,
-        machine=_machine(),
+        machine=machine_name(),
         provider=provider,
         power_mode=power_mode(),
         num_threads=num_threads,
@@ -247,9 +232,10 @@ def _time_round(runner: StageRunner, pixels: NDArray[np.uint8]) -> _Times:
     quality = bundle.picture_qualities[PROFILED_BITS]
 
     start = now()
-    payload = encode_picture(pixels, quality)
+    payload = encode_picture(pixels, quality, bundle.picture_format)
     sent = now()
-    tensor = runner.prepare(decode_picture(payload, len(pixels)))
+    shown = decode_picture(payload, bundle.input_shape[1:], bundle.picture_format)
+    tensor = runner.prepare(shown)
     times["encoder", 0], times["decoder", 0] = sent - start, now() - sent
     for index in range(1, bundle.num_stages + 1):
         start = now()
@@ -278,13 +264,12 @@ def _typical_picture(height: int, width: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def _machine() -> str:
-    """Name the processor and the system."""
-    processor = platform.processor() or platform.machine()
+def machine_name() -> str:
+    """Name the board or the processor, and the system."""
+    name = board_name()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                processor = line.split(":", 1)[1].strip()
-                break
-    return f"{processor}, {platform.system()} {platform.machine()}"
+    if not name and cpuinfo.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8"), re.M)
+        name = found[1].strip() if found else ""
+    name = name or platform.processor() or platform.machine()
+    return f"{name}, {platform.system()} {platform.machine()}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from adaptive_split.bundle import GRAPH_INPUT, GRAPH_OUTPUT, ModelBundle
 from adaptive_split.errors import BundleError
 from adaptive_split.outcomes import confidence
+from adaptive_split.runtime.providers import CPU, with_options
 
 Tensor = NDArray[np.float32]
 
@@ -43,12 +44,12 @@ class StageRunner:
         bundle: ModelBundle,
         *,
         num_threads: int = 1,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str] = (CPU,),
         parts: Iterable[tuple[str, int]] = (),
     ) -> None:
         """Open nothing but `parts`, e.g. `bundle.parts`: a first frame then costs no more."""
         self.bundle = bundle
-        self._providers = list(providers)
+        self._providers = with_options(providers, bundle.hash)
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = num_threads
         self._options.inter_op_num_threads = 1

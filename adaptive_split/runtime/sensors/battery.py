@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from pathlib import Path
 from typing import Protocol
 
 import psutil
 
 from adaptive_split.clock import Clock, MonotonicClock
 from adaptive_split.errors import ConfigError
+from adaptive_split.runtime.sensors.power_supply import supply_soc
 
 _log = logging.getLogger(__name__)
 
@@ -26,14 +28,22 @@ class Battery(Protocol):
         """Note energy that the device drew."""
         ...
 
+    def close(self) -> None:
+        """Give up what it holds."""
+        ...
+
 
 class SystemBattery:
     """The battery that the operating system reports; a Jetson's barrel jack has none.
 
-    One that vanishes is unknown from then on, which is logged once, and known when it is back.
+    psutil is asked first, then the files of `power_supply`. One that vanishes is unknown from then
+    on, which is logged once, and known when it is back.
     """
 
-    def __init__(self) -> None:
+    source = "the operating system"
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
         self._seen = self._told = False
 
     def soc(self) -> float | None:
@@ -45,16 +55,19 @@ class SystemBattery:
         except (OSError, ValueError, ArithmeticError, psutil.Error) as error:
             _log.debug("battery: %s", error)  # its files go one after the other
             found = None
-        charge = math.nan if found is None else found.percent / 100
-        known = math.isfinite(charge)
+        charge = supply_soc(self._root) if found is None else found.percent / 100
+        known = charge is not None and math.isfinite(charge)
         if self._seen and not known and not self._told:
             _log.warning("the battery must tell its charge; got nothing from now on")
             self._told = True
         self._seen = self._seen or known
-        return min(max(charge, 0.0), 1.0) if known else None
+        return min(max(charge, 0.0), 1.0) if known and charge is not None else None
 
     def drain(self, energy_j: float) -> None:
         """Leave the count to the system."""
+
+    def close(self) -> None:
+        """Nothing stays open."""
 
 
 class ModelledBattery:
@@ -89,3 +102,6 @@ class ModelledBattery:
         """Take energy out."""
         with self._lock:
             self._left_j -= energy_j
+
+    def close(self) -> None:
+        """Nothing stays open."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from adaptive_split.runtime.sensors.files import line_of
+
 UNKNOWN = "unknown"
 _NVPMODEL = "usr/sbin/nvpmodel"
 _GOVERNOR = "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
@@ -30,8 +32,5 @@ def _nvpmodel(program: Path) -> str:
 
 
 def _governor(file: Path) -> str:
-    try:
-        name = file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return ""
+    name = line_of(file)
     return f"governor {name}" if name else ""
