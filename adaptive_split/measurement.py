@@ -9,6 +9,8 @@ from adaptive_split.decision import Decision
 DEVICE = "device"
 SERVER = "server"
 NOBODY = ""
+NO_PICTURE = -1
+"""Sample index of a frame for which the camera had no picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +73,5 @@ class FrameReport:
     energy_j: float = 0.0
     energy_provenance: str = "modelled"
     utility: float = 0.0
+    arm: str = ""
+    """Which of two controllers decided, `current` or `canary`; empty where there was but one."""

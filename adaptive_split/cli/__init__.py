@@ -16,10 +16,12 @@ _log = logging.getLogger(__name__)
 
 COMMANDS = (
     "demo", "compare", "headroom", "train", "tune", "serve", "run", "bench", "traces", "profile",
-    "measure", "build", "top", "certs",
+    "measure", "build", "calibrate", "record", "top", "dash", "certs", "doctor",
+    "sign", "verify", "update",
 )  # fmt: skip
 """Modules of this package with `add_parser` and `run`; each imports what it needs when it runs."""
 
+PROGRAM = "adaptive-split"
 CRASHED, FAILED, INTERRUPTED = 1, 2, 130
 
 
@@ -56,15 +58,19 @@ def _run(arguments: argparse.Namespace) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands; imports no command's needs."""
     parser = argparse.ArgumentParser(
-        prog="adaptive-split",
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [-h] [--version] COMMAND ...",
         description="Choose split point, exit threshold and compression bits of a neural network "
         "for every frame.",
         epilog="example: adaptive-split demo --out runs/demo",
     )
     parser.add_argument(
-        "--version", action="version", version=f"adaptive-split {adaptive_split.__version__}"
+        "--version", action="version", version=f"{PROGRAM} {adaptive_split.__version__}"
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    # argparse breaks the line of the longest name unless the metavar is longer.
+    commands = parser.add_subparsers(
+        prog=PROGRAM, required=True, metavar="COMMAND ...", title="commands"
+    )
     for name in COMMANDS:
         module = importlib.import_module(f"adaptive_split.cli.{name}")
         module.add_parser(commands)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,11 @@ from adaptive_split.cli.common import (
     tls_files,
 )
 from adaptive_split.cli.controllers import find_knobs, shipped_training
+from adaptive_split.cli.hardware import add_hardware, chosen_provider, measured_energy
 from adaptive_split.cli.logs import add_logging
+from adaptive_split.cli.pictures import add_pictures, camera_summary, open_pictures
+from adaptive_split.cli.releases import RESTART, Updates, add_releases
+from adaptive_split.cli.service import Service
 from adaptive_split.cli.totals import Totals
 from adaptive_split.errors import BundleError, ConfigError
 
@@ -55,8 +60,7 @@ def add_parser(commands: Commands) -> None:
         help="sac, a rule or planner that 'adaptive-split compare --help' lists, local, jpeg, "
         "static:K:T:B, or the directory of a controller bundle (default: sac)",
     )  # fmt: skip
-    parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="a folder")
-    parser.add_argument("--num-frames", type=int, default=300, metavar="N", help="default: 300")
+    add_pictures(parser)
     parser.add_argument("--fps", type=float, metavar="F", help="default: the scenario's")
     parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="a new file")
     parser.add_argument("--scenario", default="default", help="default: default")
@@ -75,6 +79,8 @@ def add_parser(commands: Commands) -> None:
         help="most bytes per second for measuring a link whose rate nothing else tells; 0 = "
         "measure with frames only (default: 8000, and at most 1 %% of the rate)",
     )  # fmt: skip
+    add_releases(parser)
+    add_hardware(parser)
     add_tls(parser, "server's")
     add_metrics(parser, "device")
     add_logging(parser)
@@ -83,13 +89,18 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer the frames; print what they cost."""
+    with Updates(arguments) as updates:
+        return play(arguments, updates)
+
+
+def play(arguments: argparse.Namespace, updates: Updates) -> int:
+    """Answer the frames with the releases that stand in a store, if there is one."""
     from adaptive_split.cli import FAILED
     from adaptive_split.clock import MonotonicClock
     from adaptive_split.runtime.controller import DistributionPlanner, PlannerSettings
     from adaptive_split.runtime.device import Device
     from adaptive_split.runtime.live import LiveBackend
     from adaptive_split.runtime.live_controller import LiveController
-    from adaptive_split.runtime.picture_folder import read_folder
     from adaptive_split.runtime.records import RecordWriter
     from adaptive_split.runtime.session import Recorder, play_recorded
     from adaptive_split.runtime.setup import Setup
@@ -99,54 +110,76 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.runtime.transport import GrpcTransport
     from adaptive_split.scenario import load_scenario
 
-    if arguments.num_frames < 1 or arguments.slowdown < 0:
+    if (arguments.num_frames is not None and arguments.num_frames < 1) or arguments.slowdown < 0:
         raise ConfigError("--num-frames must be at least 1 and --slowdown 0 or more")
     budget = probe_budget(arguments.probe_bytes)
     tls = tls_files(arguments)
-    scenario = load_scenario(arguments.scenario, arguments.bundle)
+    scenario = load_scenario(arguments.scenario, updates.bundle(arguments.bundle))
     if arguments.fps is not None:
         scenario = replace(scenario, objective=replace(scenario.objective, fps=arguments.fps))
     table = scenario.table("policy")
-    policy = choose_policy(arguments.controller, scenario, table)
-    folder = read_folder(arguments.pictures, scenario.bundle)
     setup = Setup(
         bundle=scenario.bundle, device_profile=scenario.device, server_profile=scenario.server,
         objective=scenario.objective, radio=scenario.radio,
     )  # fmt: skip
-    if not arguments.slowdown:
-        _log.warning("energy is modelled for %s, not for this machine", scenario.device.machine)
-    battery = battery_of(scenario)
+    provider = chosen_provider(arguments.provider, scenario.bundle)
+    battery = battery_of(scenario, arguments.battery)
     stand_in = DistributionPlanner(table, PlannerSettings())
     loop = price_loop(arguments.mission_hours, scenario, battery)
-    controller = LiveController(table, policy, stand_in, loop)
-    registry = new_registry("device", bundle=scenario.bundle.name, controller=policy.name)
-    metrics = DeviceMetrics(registry, scenario.objective.slo_s)
     clock, totals = MonotonicClock(), Totals()
+
+    def make(folder: Path | None) -> LiveController:
+        policy = (
+            choose_policy(arguments.controller, scenario, table)
+            if folder is None
+            else load_learned(folder, scenario).controller(table)
+        )
+        return LiveController(table, policy, stand_in, loop)
+
+    controller = updates.start(scenario.objective, make, clock)
+    registry = new_registry("device", bundle=scenario.bundle.name, controller=controller.name)
+    metrics = DeviceMetrics(registry, scenario.objective.slo_s)
     with (
         metrics_endpoint(arguments, registry),
+        open_pictures(arguments, scenario.bundle) as pictures,
         RecordWriter(arguments.records) as writer,
-        StageRunner(scenario.bundle, parts=scenario.bundle.parts) as stages,
+        StageRunner(scenario.bundle, parts=scenario.bundle.parts, providers=(provider,)) as stages,
         GrpcTransport(
             arguments.server, scenario.bundle, tls=tls, insecure=tls is None
         ) as transport,
-        Bars("frame", hidden=arguments.log_format == "json") as bars,
+        Bars("frame", hidden=arguments.log_format == "json" or pictures.endless) as bars,
+        closing(battery),
+        measured_energy(setup, arguments.slowdown) as energy,
     ):
         recorder = Recorder(writer, controller)
         device = Device(
             setup, stages, transport, clock, battery,
-            slowdown=arguments.slowdown, probes=policy.probes and arguments.probe_bytes != 0,
-            probe_budget=budget, on_answer=metrics.count,
+            slowdown=arguments.slowdown, probes=controller.probes and arguments.probe_bytes != 0,
+            probe_budget=budget, energy=energy,
+            on_answer=updates.counting(registry, controller, metrics.count),
         )  # fmt: skip
         metrics.watch(device, battery)
         timed = TimedController(controller, clock, metrics.time_decision)
-        with LiveBackend(device, lambda seed: folder, arguments.num_frames) as backend:
-            for report in play_recorded(backend, timed, recorder):
+        with (
+            LiveBackend(device, lambda seed: pictures.source, pictures.num_frames) as backend,
+            Service(clock, device.finish) as service,
+        ):
+            for report in play_recorded(backend, timed, recorder, arm_of=controller.arm):
                 totals.add(report)
-                bars("answering frames", totals.count, arguments.num_frames)
+                updates.settled(report, device.sender.obstacle)
+                bars("answering frames", totals.count, pictures.num_frames)
+                service.alive()
+                # The signal may have come while the device was still greeting its server.
+                if pictures.ended or service.told_to_stop or updates.restart:
+                    device.finish()
         recorder.close()
-    played = range(min(arguments.num_frames, len(folder.labels)))
-    known = all(folder.labels[index] is not None for index in played)
-    print(totals.text(policy.name, labels_known=known))
+    print(totals.text(controller.name, labels_known=pictures.labels_known))
+    if pictures.camera:
+        print(camera_summary(pictures.camera))
+    if comparison := updates.text():
+        print(comparison)
+    if updates.restart:
+        return RESTART
     return FAILED if recorder.lost else 0
 
 
@@ -161,13 +194,18 @@ def probe_budget(most_bytes_per_s: int | None) -> ProbeBudget:
     return replace(budget, most_bytes_per_s=most_bytes_per_s, least_bytes_per_s=least)
 
 
-def battery_of(scenario: Scenario) -> Battery:
-    """The scenario's battery, modelled and beginning to empty now, else this machine's."""
-    from adaptive_split.runtime.sensors.battery import ModelledBattery, SystemBattery
+def battery_of(scenario: Scenario, source: str | None = None) -> Battery:
+    """The one named, else the scenario's, modelled and emptying from now, else this machine's.
+
+    Raises:
+        ConfigError: If nobody knows the one that is named.
+    """
+    from adaptive_split.runtime.sensors.batteries import SYSTEM, PolledBattery, open_battery
+    from adaptive_split.runtime.sensors.battery import ModelledBattery
 
     spec = scenario.battery
-    if spec is None:
-        return SystemBattery()
+    if spec is None or source is not None:
+        return PolledBattery(open_battery(source or SYSTEM))
     return ModelledBattery(spec.capacity_j, spec.start_soc, idle_w=spec.idle_w)
 
 
@@ -221,11 +259,20 @@ def choose_policy(name: str, scenario: Scenario, table: CandidateTable) -> Polic
 
 def load_if_sound(folder: Path, scenario: Scenario) -> tuple[ControllerBundle | None, str]:
     """Load a controller bundle; or say why it cannot be used here."""
-    from adaptive_split.runtime.controller_bundle import ControllerBundle
-
     try:
-        learned = ControllerBundle.load(folder)
-        learned.check_model(scenario.bundle)
+        return load_learned(folder, scenario), ""
     except BundleError as error:
         return None, str(error)
-    return learned, ""
+
+
+def load_learned(folder: Path, scenario: Scenario) -> ControllerBundle:
+    """Load a controller bundle for a scenario's model.
+
+    Raises:
+        BundleError: If it cannot be used.
+    """
+    from adaptive_split.runtime.controller_bundle import ControllerBundle
+
+    learned = ControllerBundle.load(folder)
+    learned.check_model(scenario.bundle)
+    return learned

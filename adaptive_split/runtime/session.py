@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Protocol
 
 from adaptive_split.measurement import FrameReport
 from adaptive_split.runtime.backend import Backend, Controller, Situation
-from adaptive_split.runtime.live_controller import LiveController
 from adaptive_split.runtime.records import RecordWriter
 
 _log = logging.getLogger(__name__)
 
 DECIMALS = 5
 """Of an observation in a record; half of a record's bytes are digits of no meaning otherwise."""
+
+
+class Observer(Protocol):
+    """Tells what a controller sees in a situation; `LiveController` is one."""
+
+    def observation(self, situation: Situation) -> list[float]:
+        """The observation vector, for the frame record."""
+        ...
 
 
 class Recorder:
@@ -25,7 +34,7 @@ class Recorder:
     and at the end how many there were. Later frames are recorded again when there is room again.
     """
 
-    def __init__(self, writer: RecordWriter, controller: LiveController) -> None:
+    def __init__(self, writer: RecordWriter, controller: Observer) -> None:
         self._writer, self._controller = writer, controller
         self._queue: queue.SimpleQueue[tuple[FrameReport, Situation | None] | None]
         self._queue = queue.SimpleQueue()
@@ -71,8 +80,17 @@ def play_recorded(
     recorder: Recorder | None = None,
     *,
     seed: int = 0,
+    arm_of: Callable[[int], str] = lambda frame_index: "",
 ) -> Iterator[FrameReport]:
-    """Let a controller decide for every frame of a run; yield the reports as frames settle."""
+    """Let a controller decide for every frame of a run; yield the reports as frames settle.
+
+    Args:
+        backend: What plays the frames.
+        controller: Who decides.
+        recorder: Gets every report, with the situation it was decided in.
+        seed: Of the run.
+        arm_of: Tells which of two controllers decides a frame, by its index; see `FrameReport.arm`.
+    """
     controller.reset()
     pending: dict[int, Situation] = {}
     situation, done = backend.reset(seed), False
@@ -80,6 +98,8 @@ def play_recorded(
         pending[situation.frame_index] = situation
         situation, settled, done = backend.step(controller.decide(situation))
         for report in settled:
+            if arm := arm_of(report.frame_index):
+                report = replace(report, arm=arm)
             decided_in = pending.pop(report.frame_index, None)
             if recorder is not None:
                 recorder.put(report, decided_in)

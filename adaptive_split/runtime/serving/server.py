@@ -22,6 +22,7 @@ from adaptive_split.errors import ConfigError
 from adaptive_split.profile import Profile
 from adaptive_split.runtime import wire
 from adaptive_split.runtime.credentials import TlsFiles, caller_of
+from adaptive_split.runtime.notify import Notifier
 from adaptive_split.runtime.parts import Stages
 from adaptive_split.runtime.protos import open_inference as oip
 from adaptive_split.runtime.serving.allow_list import AllowList
@@ -175,20 +176,25 @@ class EdgeServer:
         self._threads.shutdown()
 
     def serve_until_signal(self) -> None:
-        """Block until SIGTERM or SIGINT, then drain; call it from the main thread."""
-        stop = threading.Event()
+        """Block until SIGTERM or SIGINT, then drain; call it from the main thread.
+
+        The service manager, if there is one, hears that the server is ready, alive, and ending.
+        """
+        stop, notifier = threading.Event(), Notifier(self._clock)
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             stop.set()
 
         before = {sig: signal.signal(sig, on_signal) for sig in (signal.SIGTERM, signal.SIGINT)}
+        notifier.ready()
         try:
             # A wait without end would not let Python run the handler on every platform.
             while not stop.wait(0.5):
-                pass
+                notifier.alive()
         finally:
             for sig, handler in before.items():
                 signal.signal(sig, handler)
+        notifier.stopping()
         _log.info("draining")
         self.close()
 
@@ -303,7 +309,7 @@ class EdgeServer:
     ) -> oip.ModelInferResponse:
         if message.model_name == wire.PROBE_MODEL:
             wire.payload_of(message, wire.MOST_PROBE_BYTES)
-            return oip.ModelInferResponse(model_name=wire.PROBE_MODEL, id=message.id)
+            return wire.pack_probe_reply(message, self._clock.now_s())
         begin_s = self._clock.now_s()
         request, last = self._service.parse(message)
         with self._guard.once(caller_of(context), request.run_id, request.frame_index):

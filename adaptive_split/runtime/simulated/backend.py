@@ -177,5 +177,5 @@ def report_of(table: CandidateTable, step: Step, lane: int = 0) -> FrameReport:
         latency_s=float(step.latency_s[lane]), **parts,
         payload_bytes=round(float(step.payload_bytes[lane])),
         energy_j=float(step.energy_j[lane]), energy_provenance=table.device.energy_provenance,
-        utility=float(step.utility[lane]),
+        utility=float(step.utility[lane]), arm="",
     )  # fmt: skip
