@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptive_split.cli.common import Bars, Commands, add_command, say
+from adaptive_split.errors import ConfigError
 
 if TYPE_CHECKING:
     from adaptive_split.models.build import Built
@@ -20,7 +21,7 @@ SHOWN_BITS = 4
 def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
-        commands, "build", "cut a torch classifier, add exits and bottlenecks, make a bundle",
+        commands, "build", "turn a torch classifier into a model bundle",
         "Find where a model can be cut, propose stages, attach exits and bottlenecks and train "
         "them, export every part, check it against the model, measure it on pictures held out and "
         "time it here. Pictures are DIR/CLASS/*.jpg, DIR/{train,val}/CLASS/*.jpg, or named in "
@@ -34,8 +35,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a state dict of torch.save")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="labelled pictures")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="a new folder")
-    parser.add_argument("--size", type=int, default=224, metavar="N",
-                        help="side of the model's pictures (default: 224)")  # fmt: skip
+    parser.add_argument("--size", type=int, nargs="+", default=[224], metavar="N",
+                        help="side of the model's pictures, or height and width "
+                        "(default: 224)")  # fmt: skip
     for name, values in (("mean", "0.485 0.456 0.406"), ("std", "0.229 0.224 0.225")):
         parser.add_argument(f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"),
                             default=tuple(map(float, values.split())),
@@ -45,6 +47,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--epochs", type=int, default=10, metavar="N", help="default: 10")
     parser.add_argument("--fine-tune", action="store_true",
                         help="train the model's own weights, too")  # fmt: skip
+    parser.add_argument("--entropy-weight", type=float, default=0.0, metavar="X",
+                        help="loss per bit of entropy of a bottleneck's codes: fewer bytes after "
+                        "compression, at some accuracy (default: 0)")  # fmt: skip
+    parser.add_argument("--picture-format", choices=("jpeg", "webp"), default="jpeg",
+                        help="how pictures are sent at split point 0: webp is smaller and slower "
+                        "to make (default: jpeg)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.set_defaults(run=run)
 
@@ -59,16 +67,20 @@ def run(arguments: argparse.Namespace) -> int:
     config = BuildConfig(
         num_stages=arguments.stages, mean=tuple(arguments.mean), std=tuple(arguments.std),
         teach=TeachConfig(
-            epochs=arguments.epochs, fine_tune=arguments.fine_tune, seed=arguments.seed
+            epochs=arguments.epochs, fine_tune=arguments.fine_tune, seed=arguments.seed,
+            entropy_weight=arguments.entropy_weight,
         ),
+        picture_format=arguments.picture_format,
     )  # fmt: skip
+    if len(arguments.size) > 2:
+        raise ConfigError(f"--size must be a side or height and width; got {arguments.size}")
     model = load_own_model(arguments.model, arguments.weights)
-    pictures = read_own_pictures(arguments.data, arguments.size)
+    pictures = read_own_pictures(arguments.data, *arguments.size)
     parts = (pictures.train, pictures.policy, pictures.judge)
     say("{} pictures to train on, {} + {} held out".format(*(len(part.files) for part in parts)))
     division = divide_for(model, pictures, config)
     if division.cuts:
-        say(_ranking(division, 3 * arguments.size**2))
+        say(_ranking(division, pictures.train.pixels[0, 0].numel()))
     with Bars() as bars:
         built = build(division, pictures, arguments.out, config, bars)
     print(_summary(division, built))
@@ -118,8 +130,8 @@ def _summary(division: Division, built: Built) -> str:
         rows.append([str(index), name, feature, f"{exits[index - 1]:.3f}", honesty, *sent])
     picture = payloads.index((0, SHOWN_BITS))
     return (
-        f"{table(rows)}\nthe picture as JPEG: top-1 {served[picture]:.3f}, "
-        f"{sizes[picture]:.0f} bytes; the last exit is your model\n"
+        f"{table(rows)}\nthe picture as {built.bundle.picture_format}: "
+        f"top-1 {served[picture]:.3f}, {sizes[picture]:.0f} bytes; the last exit is your model\n"
         "calibration error: without and with an exit's temperature, on pictures it was not "
         "fitted on"
     )

@@ -12,10 +12,10 @@ import pytest
 from adaptive_split import cli
 from adaptive_split.agents.roster import DEFAULT_NAMES, NAMES, SIMULATED_ONLY
 from adaptive_split.agents.task import Settled
-from adaptive_split.cli import common, run
+from adaptive_split.cli import run
 from adaptive_split.cli.controllers import find_knobs, names_of, shipped_training
 from adaptive_split.cli.demo import free_name
-from adaptive_split.cli.tables import controller_table, table
+from adaptive_split.cli.tables import table
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.errors import ConfigError
 from adaptive_split.planner import BacklogPrices
@@ -303,11 +303,10 @@ def test_a_controller_that_loses_on_validation_is_written_only_on_demand(
 
 
 def test_an_interrupt_ends_with_130(monkeypatch, capsys, place):
-    def interrupt(path):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(common, "new_folder", interrupt)
-    monkeypatch.setattr("adaptive_split.cli.compare.new_folder", interrupt)
+    monkeypatch.setattr("adaptive_split.cli.compare.load_traces", interrupt)
 
     status = cli.main(
         ["compare", str(place / "toy.toml"), "--controllers", "planner",
@@ -370,20 +369,6 @@ def test_columns_are_aligned():
     assert table([["name", "n"], ["a", "10"], ["bcdef", "5"]]).splitlines() == [
         "name    n", "---------", "a      10", "bcdef   5",
     ]  # fmt: skip
-
-
-def test_the_best_controller_comes_first():
-    def numbers(value):
-        return {
-            "utility": {"value": value, "low": value, "high": value}, "on_time_accuracy": 0.9,
-            "miss_rate": 0.01, "latency_s": {"p50": 0.05, "p95": 0.1, "p99": 0.2},
-            "payload_bytes": 1000, "energy_j": 0.1,
-        }  # fmt: skip
-
-    lines = controller_table({"a": numbers(0.5), "b": numbers(0.7)}, {"a": None, "b": 0.4})
-
-    assert [line.split()[0] for line in lines.splitlines()[2:]] == ["b", "a"]
-    assert lines.splitlines()[2].endswith("40 %")
 
 
 @pytest.mark.parametrize(
