@@ -190,9 +190,9 @@ class MemoryTransport:
         """Send an empty message."""
         return self._start(lambda: None, timeout_s)
 
-    def probe(self, payload: bytes, *, timeout_s: float) -> Future[None]:
+    def probe(self, payload: bytes, *, timeout_s: float) -> Future[float | None]:
         """Send bytes that the server throws away."""
-        return self._start(lambda: None, timeout_s)
+        return self._start(self._clock.now_s, timeout_s)
 
     def peer_hash(self, *, timeout_s: float) -> Future[str]:
         """Ask which bundle the server holds."""

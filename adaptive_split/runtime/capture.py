@@ -29,6 +29,11 @@ class Capture:
         """When the next frame is captured; infinite after the last."""
         return float("inf") if self._next >= self._num_frames else self.arrival_s(self._next)
 
+    def finish(self, now_s: float) -> None:
+        """Capture no frame after a moment; safe to call from a signal handler."""
+        num_arrived = int(now_s * self._objective.fps) + 1
+        self._num_frames = min(self._num_frames, max(self._next, num_arrived))
+
     def arrival_s(self, index: int) -> float:
         """When a frame is captured."""
         return index / self._objective.fps

@@ -76,6 +76,12 @@ def read_folder(folder: Path, bundle: ModelBundle) -> PictureFolder:
     return PictureFolder(tuple(files), tuple(pixels), tuple(labels))
 
 
+def squeeze(picture: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Turn any picture into one of a bundle's height and width, `(H, W, 3)`, RGB."""
+    height, width = size
+    return np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+
+
 def _labels(folder: Path) -> dict[str, str]:
     path = folder / LABELS
     if not path.is_file():
@@ -90,8 +96,6 @@ def _labels(folder: Path) -> dict[str, str]:
 def _read(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as picture:
-            height, width = size
-            rgb = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(rgb)
+            return squeeze(picture, size)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ConfigError(f"pictures must be readable; got {file}: {error}") from error

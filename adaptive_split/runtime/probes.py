@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 from adaptive_split.clock import Clock
 from adaptive_split.errors import BundleError, ConfigError, LinkTimeout
@@ -90,7 +91,7 @@ class Prober:
         """Go on where the clock has just restarted at 0."""
         self._last_ping_s = self._last_probe_s = 0.0
 
-    def greet(self) -> list[Future[None] | Future[str]]:
+    def greet(self) -> list[Future[Any]]:
         """Begin a run: compare bundles, measure the link once."""
         asked = self._transport.peer_hash(timeout_s=PING_TIMEOUT_S)
         asked.add_done_callback(self._on_greeting)
@@ -123,7 +124,7 @@ class Prober:
         if now_s - self._last_ping_s >= PING_EVERY_S and self._traffic.free_s() <= now_s:
             self._ping(now_s)
 
-    def _probe(self) -> list[Future[None] | Future[str]]:
+    def _probe(self) -> list[Future[Any]]:
         """An empty message for the round trip and, behind it, bytes for the rate."""
         ping = self._ping(self._clock.now_s())
         now_s = self._clock.now_s()
@@ -153,7 +154,7 @@ class Prober:
             now_s = self._clock.now_s()
             self._traffic.add_ping(link, now_s=now_s, rtt_s=now_s - sent_s)
 
-    def _on_probe(self, sent: Sent, done: Future[None]) -> None:
+    def _on_probe(self, sent: Sent, done: Future[float | None]) -> None:
         error = done.exception()
         if error is not None:
             self._traffic.drop(sent)

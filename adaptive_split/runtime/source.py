@@ -26,8 +26,8 @@ class Picture:
 class FrameSource(Protocol):
     """Gives the picture of every frame; called on the device's thread, so it must not block."""
 
-    def picture(self, frame_index: int) -> Picture:
-        """Fetch the picture captured at `frame_index / fps`."""
+    def picture(self, frame_index: int) -> Picture | None:
+        """Fetch the picture captured at `frame_index / fps`; `None` if there is none."""
         ...
 
 

@@ -53,8 +53,12 @@ class Transport(Protocol):
         """Send an empty message."""
         ...
 
-    def probe(self, payload: bytes, *, timeout_s: float) -> Future[None]:
-        """Send bytes that the server throws away, answering at once."""
+    def probe(self, payload: bytes, *, timeout_s: float) -> Future[float | None]:
+        """Send bytes that the server throws away, answering at once when it had them all.
+
+        The moment is on the server's own clock, to be compared with its others only; `None` if it
+        does not tell.
+        """
         ...
 
     def peer_hash(self, *, timeout_s: float) -> Future[str]:
@@ -166,10 +170,10 @@ class GrpcTransport:
         line = self._line
         return line.start(line.live, oip.ServerLiveRequest(), timeout_s, lambda reply: None)
 
-    def probe(self, payload: bytes, *, timeout_s: float) -> Future[None]:
-        """Send bytes that the server throws away, answering at once."""
+    def probe(self, payload: bytes, *, timeout_s: float) -> Future[float | None]:
+        """Send bytes that the server throws away, answering at once when it had them all."""
         line, message = self._line, wire.payload_message(wire.PROBE_MODEL, payload)
-        return line.start(line.infer, message, timeout_s, lambda reply: None)
+        return line.start(line.infer, message, timeout_s, wire.received_s)
 
     def peer_hash(self, *, timeout_s: float) -> Future[str]:
         """Ask which bundle the server holds; a server without our model holds another."""

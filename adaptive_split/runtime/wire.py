@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -235,6 +236,19 @@ def unpack_reply(message: oip.ModelInferResponse) -> TailReply:
         compute_s=number("compute_s"),
         server_load=number("server_load"),
     )
+
+
+def pack_probe_reply(request: oip.ModelInferRequest, received_s: float) -> oip.ModelInferResponse:
+    """Answer a probe with the moment on this server's clock when all of it had come."""
+    message = oip.ModelInferResponse(model_name=PROBE_MODEL, id=request.id)
+    message.parameters["received_s"].double_param = received_s
+    return message
+
+
+def received_s(message: oip.ModelInferResponse) -> float | None:
+    """Read that moment; `None` where a foreign server does not tell, or tells nonsense."""
+    moment = parameters_of(message.parameters).get("received_s")
+    return moment if isinstance(moment, float) and math.isfinite(moment) else None
 
 
 def parameters_of(
