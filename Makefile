@@ -45,7 +45,7 @@ tools: setup
 	@echo "== import-linter" && $(PY) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
 unit: setup
-	@echo "== pytest" && $(PY) -m pytest
+	@echo "== pytest" && $(PY) -m pytest -n 2 --dist loadgroup
 
 wheel: setup
 	@echo "== wheel" && $(PY) tests/packaging/check_wheel.py

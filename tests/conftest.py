@@ -1,4 +1,7 @@
-"""What every test shares: live tests wait for `--live`, and hypothesis repeats itself."""
+"""What every test shares: live tests wait for `--live`, and hypothesis repeats itself.
+
+With `-n 2 --dist loadgroup` a file stays in one process, and so do all files that start a Ray cluster.
+"""
 
 import hypothesis
 import pytest
@@ -6,6 +9,8 @@ import pytest
 # Examples follow from the test's source, not from a seed or a clock; a busy machine is no failure.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+WITH_RAY = ("test_cluster", "test_cluster_training", "test_compare_killed", "test_ray_serve")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,8 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip live tests unless they were asked for."""
+    """Tell which tests go together; skip live ones unless they were asked for."""
+    for item in items:
+        group = "ray" if item.path.stem in WITH_RAY else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
     if config.getoption("--live"):
         return
     for item in items:
