@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptive_split.bundle import ModelBundle, bundle_path
+from adaptive_split.calibration import Calibration
 from adaptive_split.candidates import CandidateTable, Radio
 from adaptive_split.decision import BITS, DecisionGrid
 from adaptive_split.errors import BundleError, ConfigError
@@ -138,6 +139,8 @@ class Scenario:
     """None: the charge does not count."""
     thermal: Thermal | None = None
     """None: it never throttles."""
+    calibration: Calibration | None = None
+    """What a live run told of the simulated device, transport and server; None: no such run."""
 
     def outcomes(self, subset: str) -> Outcomes:
         """Load the measured answers of one half of the pictures.
@@ -183,7 +186,7 @@ def load_scenario(name_or_path: str, bundle: str | None = None) -> Scenario:
         "objective": Objective, "grid": GridSettings, "radio": Radio, "server": ServerLoad,
         "camera": Camera, "battery": Battery, "thermal": Thermal,
     }  # fmt: skip
-    plain = ("bundle", "device_profile", "server_profile")
+    plain = ("bundle", "device_profile", "server_profile", "calibration")
     unknown = sorted(set(data) - set(sections) - set(plain))
     if unknown:
         raise ConfigError(
@@ -212,7 +215,7 @@ def load_scenario(name_or_path: str, bundle: str | None = None) -> Scenario:
         name=path.stem, bundle=model, grid=grid, device=profiles["device"],
         server=profiles["server"], objective=values["objective"], radio=values["radio"],
         load=values["server"], camera=values["camera"], battery=values.get("battery"),
-        thermal=values.get("thermal"),
+        thermal=values.get("thermal"), calibration=_calibration_of(path, data, model),
     )  # fmt: skip
 
 
@@ -232,6 +235,19 @@ def _bundle_of(path: Path, data: Mapping[str, Any]) -> Path:
     name = str(data.get("bundle", "garments"))
     beside = path.parent / name
     return beside if (beside / "manifest.json").is_file() else bundle_path(name)
+
+
+def _calibration_of(path: Path, data: Mapping[str, Any], bundle: ModelBundle) -> Calibration | None:
+    if "calibration" not in data:
+        return None
+    file = path.parent / str(data["calibration"])
+    found = Calibration.load(file)
+    if found.bundle_hash != bundle.hash:
+        raise BundleError(
+            f"{file} must have been fitted with bundle {bundle.hash[:12]}; got "
+            f"{found.bundle_hash[:12]}; fit it again with 'adaptive-split calibrate'"
+        )
+    return found
 
 
 def _section(path: Path, name: str, kind: type, data: Mapping[str, Any]) -> Any:

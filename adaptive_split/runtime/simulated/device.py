@@ -21,11 +21,12 @@ class Devices:
         done: Lanes whose frames are all captured, or whose battery is empty, shape `(L,)`.
         frame_index, arrival_s, start_s: The frame that starts now; not of lanes that are done.
         slowdown: Factor on the profile's times in force: the stream's, times throttling.
+        overhead_s: What a frame takes to start, not computing, shape `(L,)`.
     """
 
     _STATE = (
-        "base_slowdown", "slowdown", "free_s", "done", "redo_s", "newest", "waiting_bits",
-        "current_bit", "frame_index", "arrival_s", "start_s",
+        "base_slowdown", "overhead_s", "slowdown", "free_s", "done", "redo_s", "newest",
+        "waiting_bits", "current_bit", "frame_index", "arrival_s", "start_s",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +41,7 @@ class Devices:
         # Waiting frames are bits of an int64; a device that far behind drops the oldest anyway.
         self.stack = min(int(np.ceil(table.objective.slo_s / self.period_s)) + 1, 62)
         self.base_slowdown = np.array([stream.device_slowdown for stream in streams])
+        self.overhead_s = np.array([stream.overheads.start_s for stream in streams])
         self.slowdown = self.base_slowdown.copy()
         mission_s, compute_w = self.num_frames * self.period_s, table.device.compute_w
         self.charge = None if battery is None else Charge(battery, lanes, mission_s)
@@ -86,7 +88,7 @@ class Devices:
 
     def compute(self, duration_s: Floats, active: Bools) -> Floats:
         """Compute the current frame, and the fallbacks that come up; when it is done, `(L,)`."""
-        end = self.delayed((self.start_s + duration_s)[:, None])[:, 0]
+        end = self.delayed((self.start_s + self.overhead_s + duration_s)[:, None])[:, 0]
         hits = self.redo_s < end[:, None]
         if self.heat is not None:
             self.heat.busy_s += active * (duration_s + hits.sum(1) * self.first_s)
@@ -146,7 +148,7 @@ class Devices:
         self.waiting_bits = shifted & ((1 << self.stack) - 1)
         self.newest = self.newest + fresh
         lowest, age = self._lowest()
-        first_end = self.delayed((now + self.first_s)[:, None])[:, 0]
+        first_end = self.delayed((now + self.overhead_s + self.first_s)[:, None])[:, 0]
         usable = (lowest > 0) & (first_end <= self._latest_s(self.newest - age))
         self.waiting_bits = np.where(mask & ~usable, 0, self.waiting_bits)
         return usable

@@ -165,14 +165,15 @@ class Simulator:
         do not depend on the decision.
         """
         table, slow = self.table, self.devices.slowdown[:, None]
-        ready = self.devices.delayed(self.start_s[:, None] + table.ready_s * slow)
+        begun = self.start_s + self.devices.overhead_s
+        ready = self.devices.delayed(begun[:, None] + table.ready_s * slow)
         begin = np.maximum(ready, self.uplinks.free_s[:, None])
         lane = self._payload_lane
         sent = self.links.sent_at(lane, begin.ravel(), self._payload_bits)
-        tail = table.tail_s * self.links.server_slowdown[:, None]
-        _, reply = self.links.reply(lane, sent, tail.ravel())
+        tail = table.tail_s * self.links.servers.slowdown[:, None]
         deadline = self.arrival_s + table.objective.slo_s
         give_up = deadline[:, None] - (table.fallback_s * slow + MARGIN_S)
+        _, reply = self.links.reply(lane, sent, tail.ravel(), give_up.ravel())
         upload = np.minimum(sent.reshape(begin.shape) - begin, table.objective.slo_s)
         return reply.reshape(begin.shape) <= give_up, upload
 
@@ -223,7 +224,7 @@ class Simulator:
         planned, deepest, sends = self._stages(candidate, sample, deadline)
         head = table.head_s[split] * slow
         encode = (table.ready_s[payload] - table.head_s[split]) * slow
-        ready = devices.delayed((start + head + encode)[:, None])[:, 0]
+        ready = devices.delayed((start + devices.overhead_s + head + encode)[:, None])[:, 0]
         begin = np.maximum(ready, self.uplinks.free_s)
         give_up = deadline - (table.fallback_s[payload] * slow + MARGIN_S)
         # What cannot get on the uplink in time is not encoded either, but answered at once.
@@ -248,7 +249,8 @@ class Simulator:
         threshold = table.grid.exit_threshold[candidate]
         exit_index = first_exit(table.outcomes.exit_confidence[sample], split, threshold)
         # A stage that would end too late is not begun: the deepest exit before it answers.
-        ends = self.devices.delayed(self.start_s[:, None] + table.head_s[1:] * slow[:, None])
+        begun = self.start_s + self.devices.overhead_s
+        ends = self.devices.delayed(begun[:, None] + table.head_s[1:] * slow[:, None])
         in_reach = (ends <= (deadline_s - MARGIN_S + 1e-9)[:, None]).sum(1)
         planned = np.maximum(np.where(exit_index > 0, exit_index, split), 1)
         deepest = np.minimum(planned, np.maximum(in_reach, 1))
@@ -259,8 +261,8 @@ class Simulator:
         table, links = self.table, self.links
         wire_bytes = table.wire_bytes[work.sample, work.payload]
         done = links.sent_at(self.lane, work.begin_s, wire_bytes * 8)
-        tail = table.tail_s[work.payload] * links.server_slowdown
-        wait, reply = links.reply(self.lane, done, tail)
+        tail = table.tail_s[work.payload] * links.servers.slowdown
+        wait, reply = links.reply(self.lane, done, tail, work.give_up_s)
         by_server = work.sent & (reply <= work.give_up_s)
         late = work.sent & ~by_server
         return Transfer(

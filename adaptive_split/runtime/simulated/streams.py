@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.calibration import NO_OVERHEADS, Calibration, Overheads
 from adaptive_split.errors import ConfigError
 from adaptive_split.outcomes import Outcomes
 from adaptive_split.scenario import Battery, Scenario, Thermal
@@ -28,11 +29,11 @@ class Stream:
     name: str
     family: str
     uplink_mbps: NDArray[np.float64]
-    """On a grid of `PERIOD_S`, shape `(T,)`."""
+    """On a grid of `period_s`, shape `(T,)`."""
     rtt_s: NDArray[np.float64]
     """On the same grid; a lost reply counts as `LOST_RTT_S`."""
     server_wait_s: NDArray[np.float64]
-    """Time a request would wait in the server's queue, on a grid of `WAIT_PERIOD_S`."""
+    """Time a request would wait in the server's queue, on a grid of `wait_period_s`."""
     samples: NDArray[np.int64]
     """Index of the picture of every frame, shape `(F,)`."""
     source: str
@@ -47,6 +48,12 @@ class Stream:
     """None: the charge does not count."""
     thermal: Thermal | None = None
     """None: the device never throttles."""
+    overheads: Overheads = NO_OVERHEADS
+    others_start_s: float | None = None
+    """Other users' work at the server is as if it had to begin within this time of its arrival, and
+    who must begin first goes first; `None`: first in, first out."""
+    period_s: float = PERIOD_S
+    wait_period_s: float = WAIT_PERIOD_S
 
     def __post_init__(self) -> None:
         """Refuse factors and prices that cannot be."""
@@ -64,6 +71,16 @@ class Stream:
     def num_frames(self) -> int:
         """Number of frames captured."""
         return len(self.samples)
+
+    def calibrated(self, calibration: Calibration | None) -> Stream:
+        """The same on a device, a transport and a server as calibrated."""
+        if calibration is None:
+            return self
+        return replace(
+            self, overheads=calibration.overheads, others_start_s=calibration.others_start_s,
+            device_slowdown=self.device_slowdown * calibration.device_slowdown,
+            server_slowdown=self.server_slowdown * calibration.server_slowdown,
+        )  # fmt: skip
 
 
 class StreamSource:
@@ -99,7 +116,7 @@ class StreamSource:
         return Stream(
             trace.name, trace.family, rate, rtt, wait, samples, trace.source,
             battery=self.scenario.battery, thermal=self.scenario.thermal,
-        )  # fmt: skip
+        ).calibrated(self.scenario.calibration)  # fmt: skip
 
     def draw_evenly(self, per_family: int, seed: int) -> list[Stream]:
         """Draw the same number of streams from every family, evenly over its traces."""

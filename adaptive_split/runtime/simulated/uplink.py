@@ -92,7 +92,7 @@ class Uplinks:
         newest += rows[:, None]
         finished = self._flat[3:].take(order.ravel().take(newest), 1)
         finished = np.where(seen.ravel().take(newest), finished, np.nan)
-        slowdown = np.where(np.isnan(finished[0]), np.nan, self.links.server_slowdown[:, None])
+        slowdown = np.where(np.isnan(finished[0]), np.nan, self.links.servers.slowdown[:, None])
         pending = np.where(used & ~seen & (sent <= now), sent, np.inf)
         first = pending.argmin(1) + rows
         oldest = pending.ravel().take(first)
