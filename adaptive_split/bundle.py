@@ -17,6 +17,8 @@ MANIFEST = "manifest.json"
 PARTS = ("stage", "exit", "encoder", "decoder")
 GRAPH_INPUT, GRAPH_OUTPUT = "input", "output"
 """Name of the one input and of the one output of every graph."""
+JPEG, WEBP = "jpeg", "webp"
+"""Formats that pictures are sent in at split point 0."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SHIPPED = Path(__file__).parent / "data" / "bundles"
@@ -42,13 +44,15 @@ class ModelBundle:
     code_shapes: Mapping[int, tuple[int, int, int]]
     """Shape of the codes sent at each split point 1..S-1."""
     picture_qualities: Mapping[int, int]
-    """JPEG quality of each rung (bits) at split point 0."""
+    """Quality, 1..95, of each rung (bits) at split point 0."""
     temperatures: tuple[float, ...]
     """What each exit graph divides its logits by; baked into the graph, here for the record."""
     files: Mapping[str, str]
     """SHA-256 of every graph, by file name."""
     provenance: Mapping[str, Any]
     """Training data and its license, seed, versions, accuracy; not part of the hash."""
+    picture_format: str = JPEG
+    """How pictures are compressed at split point 0."""
 
     @property
     def num_stages(self) -> int:
@@ -110,6 +114,7 @@ def write_bundle(
     picture_qualities: Mapping[int, int],
     temperatures: tuple[float, ...],
     provenance: Mapping[str, Any],
+    picture_format: str = JPEG,
 ) -> ModelBundle:
     """Write the manifest of the graphs that already lie in `path`, and load the bundle."""
     parts = _parts(len(feature_shapes))
@@ -125,6 +130,8 @@ def write_bundle(
         "temperatures": temperatures,
         "files": {file: _sha256(path / file) for file in names},
     }
+    if picture_format != JPEG:  # left out where it is, so that older hashes hold
+        fields["picture_format"] = picture_format
     _write(path / MANIFEST, {**fields, "hash": _hash(fields), "provenance": provenance})
     return ModelBundle.load(path)
 
@@ -190,6 +197,7 @@ def _read_manifest(path: Path) -> tuple[ModelBundle, str]:
             temperatures=tuple(float(value) for value in data["temperatures"]),
             files={str(name): str(digest) for name, digest in data["files"].items()},
             provenance=dict(provenance),
+            picture_format=str(data.get("picture_format", JPEG)),
         )
     except FileNotFoundError:
         raise BundleError(f"a bundle must hold {MANIFEST}; got none in {path}") from None
@@ -223,7 +231,11 @@ def _check(bundle: ModelBundle, file: Path) -> None:
         raise BundleError(f"{file} must name at least 2 classes; got {bundle.classes!r}")
     if not all(1 <= quality <= 95 for quality in bundle.picture_qualities.values()):
         raise BundleError(
-            f"{file} must give JPEG qualities in 1..95; got {dict(bundle.picture_qualities)}"
+            f"{file} must give picture qualities in 1..95; got {dict(bundle.picture_qualities)}"
+        )
+    if bundle.picture_format not in (JPEG, WEBP):
+        raise BundleError(
+            f"{file} must give pictures as {JPEG} or {WEBP}; got {bundle.picture_format!r}"
         )
 
 

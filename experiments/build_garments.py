@@ -192,7 +192,7 @@ def sweep_jpeg(bundle: ModelBundle, pictures: LabelledPictures) -> dict[int, tup
             sizes, right = [], []
             for _, label, pixels in labelled(pictures, np.arange(len(pictures.files))):
                 payload = encode_picture(pixels, quality)
-                tensor = runner.prepare(decode_picture(payload, bundle.input_shape[1]))
+                tensor = runner.prepare(decode_picture(payload, bundle.input_shape[1:]))
                 for index in range(1, bundle.num_stages + 1):
                     tensor = runner.stage(index, tensor)
                 sizes.append(len(payload))

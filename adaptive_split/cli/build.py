@@ -44,7 +44,8 @@ def add_parser(commands: Commands) -> None:
                             help=f"{name} that the model's pictures are normalized with, values "
                             f"in [0, 1] (default: {values}, ImageNet's)")  # fmt: skip
     parser.add_argument("--stages", type=int, default=4, metavar="S", help="at most (default: 4)")
-    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="default: 10")
+    parser.add_argument("--epochs", type=int, default=10, metavar="N",
+                        help="default: 10; an epoch sees few pictures several times")  # fmt: skip
     parser.add_argument("--fine-tune", action="store_true",
                         help="train the model's own weights, too")  # fmt: skip
     parser.add_argument("--entropy-weight", type=float, default=0.0, metavar="X",

@@ -84,7 +84,7 @@ def _summary(bundle: ModelBundle, measured: Measured) -> str:
     for (split, bits), right, size in zip(outcomes.payloads, served, sizes, strict=True):
         what = f"split {split}, {bits} bits"
         if split == 0:
-            what = f"picture, quality {bundle.picture_qualities[bits]}"
+            what = f"{bundle.picture_format}, quality {bundle.picture_qualities[bits]}"
         payloads.append([what, f"{right:.3f}", f"{size:.0f}"])
     thresholds = ", ".join(f"{value:g}" for value in useful_thresholds(outcomes))
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from adaptive_split.bundle import ModelBundle, add_provenance
+from adaptive_split.bundle import JPEG, WEBP, ModelBundle, add_provenance
 from adaptive_split.decision import DecisionGrid
 from adaptive_split.errors import ConfigError
 from adaptive_split.models.calibration import exit_errors
@@ -25,11 +25,16 @@ from adaptive_split.models.propose import NUM_STAGES
 from adaptive_split.models.teach import TeachConfig, teach
 from adaptive_split.models.trace import Logits, check_logits
 from adaptive_split.outcomes import Outcomes, useful_thresholds
-from adaptive_split.runtime.measure import Measured, measure_exits
+from adaptive_split.runtime.answer_log import AnswerLog
+from adaptive_split.runtime.measure import Measured, identity, measure_exits
 from adaptive_split.runtime.profiler import profile_bundle
 
-PICTURE_QUALITIES = {1: 8, 2: 20, 4: 45, 8: 80}
+PICTURE_QUALITIES = {
+    JPEG: {1: 8, 2: 20, 4: 45, 8: 80},
+    WEBP: {1: 5, 2: 20, 4: 45, 8: 80},
+}
 PROFILED_ROUNDS = 50
+TRAINING = "training"
 SCENARIO = """\
 # Written by 'adaptive-split build'. Every key: adaptive_split/data/scenarios/default.toml.
 bundle = "."                   # this folder, with its outcomes and profiles
@@ -56,9 +61,16 @@ class BuildConfig:
     std: tuple[float, float, float] = INPUT_STD
     """and their standard deviation, divided by."""
     teach: TeachConfig = field(default_factory=TeachConfig)
+    picture_format: str = JPEG
+    """How pictures are compressed at split point 0, `jpeg` or `webp`."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be divided by."""
+        """Refuse what cannot be divided by or sent."""
+        if self.picture_format not in PICTURE_QUALITIES:
+            raise ConfigError(
+                f"picture_format must be one of {sorted(PICTURE_QUALITIES)}; "
+                f"got {self.picture_format!r}"
+            )
         if not all(value > 0 for value in self.std):
             raise ConfigError(f"std must be positive; got {self.std!r}")
 
@@ -98,28 +110,30 @@ def build(
 
     Beside the graphs it holds `outcomes_policy.npz`, `outcomes_judge.npz`, `profile_server.json`
     of this machine and `NAME.toml`, a scenario that lacks nothing but `profile_device.json`. What
-    was trained is kept beside `out_dir` until then, so an interrupted build can be taken up again.
+    was trained, exported and measured is kept in `NAME.unfinished` beside it until then, so an
+    interrupted build can be taken up again.
 
     Raises:
-        ConfigError: If `out_dir` exists or a checkpoint beside it is of another build.
+        ConfigError: If `out_dir` exists or what is kept beside it is of another build.
         BundleError: If an exported graph answers otherwise than torch.
     """
     if out_dir.exists():
         raise ConfigError(f"--out must not exist yet; got {out_dir}; name another or remove it")
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = out_dir.with_name(f"{out_dir.name}.checkpoint")
+    kept = out_dir.with_name(f"{out_dir.name}.unfinished")
+    if not (kept / TRAINING).exists():  # it tells whose the rest is
+        shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.teach.seed)
         net = SplitNet(division, len(pictures.train.classes), config.mean, config.std)
-        identity = _identity(net, division, pictures.train)
         teach(
-            net, config.teach, pictures.train, checkpoint, identity,
+            net, config.teach, pictures.train, kept / TRAINING,
+            _identity(net, division, pictures, config),
             lambda done, total: progress("training", done, total),
         )  # fmt: skip
-    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as scratch:
-        built = _finish(net, division, pictures, Path(scratch) / out_dir.name, config, progress)
-        built.bundle.path.rename(out_dir)
-    checkpoint.unlink(missing_ok=True)
+    built = _finish(net, division, pictures, kept / out_dir.name, config, progress)
+    built.bundle.path.rename(out_dir)
+    shutil.rmtree(kept)
     return Built(bundle=ModelBundle.load(out_dir), policy=built.policy, judge=built.judge)
 
 
@@ -131,21 +145,12 @@ def _finish(
     config: BuildConfig,
     progress: Progress,
 ) -> Built:
-    """Export, measure and profile a trained net."""
-    progress("exporting", 0, 1)
-    bundle = export_bundle(
-        net,
-        pictures.train.classes,
-        path,
-        name=path.name,
-        picture_qualities=PICTURE_QUALITIES,
-        provenance={
-            "stages": division.names,
-            "training": {"pictures": len(pictures.train.files), **asdict(config.teach)},
-            "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
-        },
-        calibration=pictures.policy,
-    )
+    """Export a trained net, unless that was done before, then measure and profile it."""
+    if path.exists():
+        bundle = ModelBundle.load(path)
+    else:
+        progress("exporting", 0, 1)
+        bundle = _export(net, division, pictures, path, config)
     halves = {}
     for subset, part in (("policy", pictures.policy), ("judge", pictures.judge)):
         halves[subset] = _measure(bundle, part, subset, progress)
@@ -165,19 +170,46 @@ def _finish(
     return Built(bundle=bundle, policy=policy, judge=judge)
 
 
+def _export(
+    net: SplitNet, division: Division, pictures: OwnPictures, path: Path, config: BuildConfig
+) -> ModelBundle:
+    return export_bundle(
+        net,
+        pictures.train.classes,
+        path,
+        name=path.name,
+        picture_qualities=PICTURE_QUALITIES[config.picture_format],
+        provenance={
+            "stages": division.names,
+            "training": {"pictures": len(pictures.train.files), **asdict(config.teach)},
+            "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
+        },
+        calibration=pictures.policy,
+        picture_format=config.picture_format,
+    )
+
+
 def _measure(
     bundle: ModelBundle, part: LabelledPictures, subset: str, progress: Progress
 ) -> Measured:
-    total = len(part.files)
-    return measure_exits(
-        bundle, labelled(part), DecisionGrid(bundle.num_stages), subset=subset,
-        progress=lambda done: progress(f"measuring {subset}", done, total),
-    )  # fmt: skip
+    """Measure one half; answers are kept beside the bundle from picture to picture."""
+    grid, total = DecisionGrid(bundle.num_stages), len(part.files)
+    kept = bundle.path.with_name(f"answers_{subset}")
+    with AnswerLog(kept, identity(bundle, grid, labelled(part))) as log:
+        return measure_exits(
+            bundle, labelled(part), grid, subset=subset, log=log,
+            progress=lambda done: progress(f"measuring {subset}", done, total),
+        )  # fmt: skip
 
 
-def _identity(net: SplitNet, division: Division, train: LabelledPictures) -> str:
-    """A digest of weights, stages and pictures."""
-    digest = hashlib.sha256(repr((division.names, train.files, train.classes)).encode())
+def _identity(net: SplitNet, division: Division, pictures: OwnPictures, config: BuildConfig) -> str:
+    """A digest of weights, stages, pictures and how pictures are sent."""
+    parts = (pictures.train, pictures.policy, pictures.judge)
+    files = [part.files for part in parts]
+    told = (division.names, pictures.train.classes, files, config.picture_format)
+    digest = hashlib.sha256(repr(told).encode())
+    for part in parts:
+        digest.update(part.pixels.numpy().tobytes())
     for name, value in sorted(net.state_dict().items()):
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -16,7 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adaptive_split.bundle import GRAPH_INPUT, GRAPH_OUTPUT, ModelBundle, file_name, write_bundle
+from adaptive_split.bundle import (
+    GRAPH_INPUT,
+    GRAPH_OUTPUT,
+    JPEG,
+    ModelBundle,
+    file_name,
+    write_bundle,
+)
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.models.calibration import calibration_error, fit_temperature
 from adaptive_split.models.pictures import LabelledPictures
@@ -73,6 +80,7 @@ def export_bundle(
     picture_qualities: Mapping[int, int],
     provenance: Mapping[str, Any],
     calibration: LabelledPictures,
+    picture_format: str = JPEG,
 ) -> ModelBundle:
     """Write one ONNX graph per stage, exit, encoder and decoder, and the manifest.
 
@@ -81,9 +89,10 @@ def export_bundle(
         classes: Class names, in the order of the logits.
         out_dir: A directory that does not exist yet; it appears only when all checks passed.
         name: Name of the bundle.
-        picture_qualities: JPEG quality of each rung (bits) at split point 0.
+        picture_qualities: Quality of each rung (bits) at split point 0.
         provenance: What the manifest tells of data, license and training.
         calibration: Pictures that temperatures are fitted and parity is checked on.
+        picture_format: How pictures are compressed at split point 0.
 
     Raises:
         ConfigError: If `out_dir` exists.
@@ -119,6 +128,7 @@ def export_bundle(
             picture_qualities=picture_qualities,
             temperatures=temperatures,
             provenance={**provenance, "calibration": calibrated},
+            picture_format=picture_format,
         )
         _check_parity(net, bundle, calibration.pixels[0, :8])
         path.rename(out_dir)

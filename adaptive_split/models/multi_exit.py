@@ -11,6 +11,8 @@ from adaptive_split.errors import ConfigError
 
 INPUT_MEAN = (0.485, 0.456, 0.406)
 INPUT_STD = (0.229, 0.224, 0.225)
+SHARPNESS = 2.0
+"""Of soft histograms: a code at a level counts to it by 0.79, and to each neighbor by 0.11."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +25,8 @@ class BottleneckShape:
     """Spatial stride of the encoder."""
     encoder_channels: int = 64
     decoder_channels: int = 96
+    attention: bool = False
+    """Whether channel attention weighs the feature before it is narrowed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,20 +105,28 @@ class ConvBlock(nn.Sequential):
         self.out_channels = out_channels
 
 
+class ChannelAttention(nn.Sequential):
+    """A weight in [0, 1] for every channel, from the channels' means (arXiv 1709.01507)."""
+
+    def __init__(self, channels: int) -> None:
+        hidden = max(1, channels // 8)
+        super().__init__(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, hidden, 1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, channels, 1),
+            nn.Sigmoid(),
+        )
+
+
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut and channel attention (squeeze-and-excitation)."""
+    """Two 3x3 convolutions with a shortcut and channel attention."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.first = ConvBlock(in_channels, out_channels, 3, stride)
         self.second = ConvBlock(out_channels, out_channels, 3, act=False)
-        self.attention = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(out_channels, out_channels // 8, 1),
-            nn.ReLU(),
-            nn.Conv2d(out_channels // 8, out_channels, 1),
-            nn.Sigmoid(),
-        )
+        self.attention = ChannelAttention(out_channels)
         same = stride == 1 and in_channels == out_channels
         self.shortcut: nn.Module = (
             nn.Identity() if same else ConvBlock(in_channels, out_channels, 1, stride, act=False)
@@ -131,6 +143,7 @@ class Encoder(nn.Module):
 
     def __init__(self, in_channels: int, shape: BottleneckShape) -> None:
         super().__init__()
+        self.attention = ChannelAttention(in_channels) if shape.attention else None
         self.narrow = nn.Sequential(
             ConvBlock(in_channels, shape.encoder_channels, 3, shape.stride),
             nn.Conv2d(shape.encoder_channels, shape.code_channels, 1, bias=False),
@@ -140,8 +153,11 @@ class Encoder(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """Map `(N, C, H, W)` to `(N, code_channels, H / stride, W / stride)` in `[0, 1]`.
 
-        Batch norm gives each channel unit spread, so the clip keeps two standard deviations.
+        Batch norm starts each channel at unit spread, which the clip cuts at two standard
+        deviations; its scale and shift then learn each channel's own range.
         """
+        if self.attention is not None:
+            feature = feature * self.attention(feature)
         return torch.clamp(0.5 + 0.25 * self.narrow(feature), 0.0, 1.0)
 
 
@@ -173,6 +189,22 @@ def quantize_straight_through(codes: Tensor, bits: Tensor) -> Tensor:
     """
     levels = (2.0 ** bits.to(codes.dtype) - 1.0).view(-1, 1, 1, 1)
     return codes + (torch.round(codes * levels) / levels - codes).detach()
+
+
+def code_entropy(codes: Tensor, num_levels: int = 16) -> Tensor:
+    """Estimate the entropy of quantized codes in bits per code, such that gradients pass.
+
+    Every code counts towards all levels, as a softmax of its squared distances; the entropy is
+    that of these soft histograms, mean over channels (arXiv 1704.00648, section 3).
+
+    Args:
+        codes: Encoder output, shape `(N, C, H, W)`, in [0, 1].
+        num_levels: Levels of the quantizer.
+    """
+    steps = codes.movedim(1, 0).flatten(1).unsqueeze(2) * (num_levels - 1)
+    distances = steps - torch.arange(num_levels, dtype=codes.dtype)
+    shares = torch.softmax(-SHARPNESS * distances.square(), 2).mean(1)
+    return -(shares * torch.log2(shares + 1e-9)).sum(1).mean()
 
 
 class GarmentsNet(nn.Module):

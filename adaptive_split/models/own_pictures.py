@@ -20,6 +20,7 @@ from adaptive_split.runtime.picture_folder import ENDINGS, LABELS
 SPLITS = ("train", "val")
 HELD_OUT_OF = 4
 """Where nobody says which, every fourth picture of a class is held out, in file order."""
+MOST_SIDE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,10 @@ class OwnPictures:
     """and what it is judged on; both halves of `val`."""
 
 
-def read_own_pictures(folder: Path, side: int) -> OwnPictures:
-    """Read a folder, pictures squeezed to `side` x `side` as the runtime squeezes them.
+def read_own_pictures(folder: Path, height: int, width: int | None = None) -> OwnPictures:
+    """Read a folder, pictures squeezed to one size as the runtime squeezes them.
+
+    Where no width is given they become square.
 
     A label is that of `labels.csv` (columns `file,label` and maybe `split`), else the name of the
     picture's folder: `DIR/CLASS/*.jpg` or `DIR/train/CLASS/*.jpg` and `DIR/val/CLASS/*.jpg`.
@@ -44,6 +47,9 @@ def read_own_pictures(folder: Path, side: int) -> OwnPictures:
     Raises:
         ConfigError: If the folder holds too few pictures or classes, or one cannot be read.
     """
+    size = (height, height if width is None else width)
+    if not all(0 < side <= MOST_SIDE for side in size):
+        raise ConfigError(f"sides of pictures must lie in 1..{MOST_SIDE}; got {size}")
     if not folder.is_dir():
         raise ConfigError(f"pictures must be a folder; got {folder}")
     rows = _rows(folder)
@@ -66,7 +72,7 @@ def read_own_pictures(folder: Path, side: int) -> OwnPictures:
             )
     parts = {
         name: _load(folder, [rows[index][0] for index in indices],
-                    [labels[index] for index in indices], classes, side)
+                    [labels[index] for index in indices], classes, size)
         for name, indices in chosen.items()
     }  # fmt: skip
     return OwnPictures(**parts)
@@ -136,18 +142,23 @@ def _halves(indices: list[int], labels: list[int]) -> dict[str, list[int]]:
 
 
 def _load(
-    folder: Path, files: list[str], labels: list[int], classes: tuple[str, ...], side: int
+    folder: Path,
+    files: list[str],
+    labels: list[int],
+    classes: tuple[str, ...],
+    size: tuple[int, int],
 ) -> LabelledPictures:
-    pixels = np.empty((1, len(files), 3, side, side), np.uint8)
+    pixels = np.empty((1, len(files), 3, *size), np.uint8)
     for index, file in enumerate(files):
-        pixels[0, index] = _read(folder / file, side).transpose(2, 0, 1)
+        pixels[0, index] = _read(folder / file, size).transpose(2, 0, 1)
     return LabelledPictures(torch.from_numpy(pixels), torch.tensor(labels), tuple(files), classes)
 
 
-def _read(file: Path, side: int) -> NDArray[np.uint8]:
+def _read(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as picture:
-            rgb = picture.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+            height, width = size
+            rgb = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
             return np.asarray(rgb)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ConfigError(f"pictures must be readable; got {file}: {error}") from error

@@ -99,18 +99,21 @@ def read_picture(path: Path) -> Image.Image:
         return picture.convert("RGB").resize(size, Image.Resampling.BILINEAR)
 
 
-def augment(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def augment(
+    pixels: Tensor, height: int, generator: torch.Generator, width: int | None = None
+) -> Tensor:
     """Draw one augmented batch: random affine and flip, color jitter, erased rectangles.
 
     Args:
-        pixels: Shape `(N, 3, S, S)`, uint8.
-        size: Side of the pictures returned.
+        pixels: Shape `(N, 3, H, W)`, uint8.
+        height: Of the pictures returned.
         generator: The source of randomness.
+        width: Likewise; the height where none is given.
 
     Returns:
-        Shape `(N, 3, size, size)`, float32 in `[0, 1]`.
+        Shape `(N, 3, height, width)`, float32 in `[0, 1]`.
     """
-    count = len(pixels)
+    count, size = len(pixels), (height, height if width is None else width)
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
@@ -131,9 +134,9 @@ def augment(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
         ],
         1,
     )
-    grid = functional.affine_grid(theta, [count, 3, size, size], align_corners=False)
+    grid = functional.affine_grid(theta, [count, 3, *size], align_corners=False)
     source = pixels.float().div_(255)
-    if size < PICTURE_SIZE:
+    if source.shape[2:] != size:
         source = functional.interpolate(source, size=size, mode="area")
     batch = functional.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
 
@@ -146,10 +149,10 @@ def augment(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     batch = (level + (batch - level) * per_sample(0.6, 1.4)) * per_sample(0.6, 1.4)
     batch = batch * torch.exp(0.12 * torch.randn(count, 3, 1, 1, generator=generator))
     for index in torch.nonzero(uniform(0, 1) < 0.25).flatten().tolist():
-        height, width = (uniform(0.15, 0.5)[:2] * size).int().tolist()
-        top = int(torch.randint(size - height, (1,), generator=generator))
-        left = int(torch.randint(size - width, (1,), generator=generator))
-        batch[index, :, top : top + height, left : left + width] = 0.5
+        rows, columns = (uniform(0.15, 0.5)[:2] * torch.tensor(size)).int().tolist()
+        top = int(torch.randint(size[0] - rows, (1,), generator=generator))
+        left = int(torch.randint(size[1] - columns, (1,), generator=generator))
+        batch[index, :, top : top + rows, left : left + columns] = 0.5
     return batch.clamp_(0, 1)
 
 

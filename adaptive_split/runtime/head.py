@@ -88,7 +88,8 @@ class Head:
 
         def run() -> bytes:
             if tensor is None:
-                return encode_picture(pixels, self._bundle.picture_qualities[bits])
+                quality = self._bundle.picture_qualities[bits]
+                return encode_picture(pixels, quality, self._bundle.picture_format)
             return encode_feature(self._stages.encode(split_point, tensor), bits)
 
         return self._pacer.run(self._profile.encoder_s[split_point], run)

@@ -156,8 +156,8 @@ def _encode(
 ) -> list[bytes]:
     """The payloads of one split point, one for each of `all_bits`."""
     if split_point == 0:
-        qualities = runner.bundle.picture_qualities
-        return [encode_picture(pixels, qualities[bits]) for bits in all_bits]
+        qualities, form = runner.bundle.picture_qualities, runner.bundle.picture_format
+        return [encode_picture(pixels, qualities[bits], form) for bits in all_bits]
     codes = runner.encode(split_point, features[split_point - 1])
     return [encode_feature(codes, bits) for bits in all_bits]
 
@@ -166,9 +166,8 @@ def _serve(runner: StageRunner, split_point: int, payloads: list[bytes]) -> list
     """Decode the payloads of one split point and run the rest of the model on them."""
     bundle = runner.bundle
     if split_point == 0:
-        size = bundle.input_shape[1]
-        pictures = [runner.prepare(decode_picture(payload, size)) for payload in payloads]
-        tensor = np.concatenate(pictures)
+        how = (bundle.input_shape[1:], bundle.picture_format)
+        tensor = np.concatenate([runner.prepare(decode_picture(one, *how)) for one in payloads])
     else:
         shape = bundle.code_shapes[split_point]
         codes = np.stack([decode_feature(payload, shape) for payload in payloads])

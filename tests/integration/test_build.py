@@ -1,6 +1,7 @@
 """`build`: from a stranger's classifier and pictures to a bundle that every other command takes."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ from PIL import Image
 
 from adaptive_split import cli
 from adaptive_split.bundle import ModelBundle
+from adaptive_split.decision import DecisionGrid
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.models import export
 from adaptive_split.models.build import BuildConfig, build, divide_for
 from adaptive_split.models.division import SplitNet
 from adaptive_split.models.export import export_bundle
-from adaptive_split.models.own_pictures import read_own_pictures
-from adaptive_split.models.teach import TeachConfig, teach
+from adaptive_split.models.own_pictures import labelled, read_own_pictures
+from adaptive_split.models.teach import FEWEST_STEPS, TeachConfig, teach
 from adaptive_split.outcomes import useful_thresholds
+from adaptive_split.runtime.measure import measure
 from adaptive_split.runtime.stages import StageRunner
 from adaptive_split.scenario import load_scenario
 from adaptive_split.trace import write_trace
@@ -150,7 +153,7 @@ def test_the_bundle_tells_what_it_was_made_from_and_no_place(out):
     assert manifest["provenance"]["stages"][-1] == "mean"
     assert manifest["provenance"]["training"]["epochs"] == 10
     assert str(Path.cwd()) not in (out / "manifest.json").read_text()
-    assert not list(out.parent.glob("*checkpoint*"))
+    assert not list(out.parent.glob("*unfinished*"))
     assert not list(out.parent.glob(".*"))
 
 
@@ -174,15 +177,58 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(pictures, tmp_path,
         return net.state_dict()
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "part", stop_at=10)
+        train(tmp_path / "part", stop_at=60)
     expected, resumed = train(tmp_path / "whole"), train(tmp_path / "part")
 
     for name, value in expected.items():
         assert torch.equal(value, resumed[name]), name
 
 
-def test_a_checkpoint_of_another_training_is_refused(pictures, tmp_path):
-    config = BuildConfig(num_stages=2, teach=TeachConfig(epochs=1), **PLAIN)
+def test_a_build_interrupted_while_measuring_goes_on_there(folder, tmp_path):
+    pictures = read_own_pictures(folder, SIDE, 24)
+    config = BuildConfig(num_stages=2, picture_format="webp", teach=TeachConfig(epochs=0), **PLAIN)
+    told = []
+
+    def run(stop_at):
+        def progress(phase, done, total):
+            told.append((phase, done))
+            if (phase, done) == stop_at:
+                signal.raise_signal(signal.SIGINT)
+
+        division = divide_for(make_residual().eval(), pictures, config)
+        return build(division, pictures, tmp_path / "colors", config, progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(("measuring judge", 2))
+    assert [path.name for path in tmp_path.iterdir()] == ["colors.unfinished"]
+    told.clear()
+    built = run(None)
+
+    count = len(pictures.judge.files)
+    assert [one for one in told if one[0] not in ("training", "timing")] == [
+        ("measuring judge", index) for index in range(3, count + 1)
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["colors"]
+    assert built.bundle.input_shape == (3, SIDE, 24)
+    assert built.bundle.picture_format == "webp"
+    whole = measure(built.bundle, labelled(pictures.judge), DecisionGrid(2), subset="judge")
+    np.testing.assert_array_equal(built.judge.payload_bytes, whole.payload_bytes)
+    np.testing.assert_array_equal(built.judge.server_answer, whole.server_answer)
+
+
+def test_few_pictures_are_seen_until_every_bottleneck_has_had_its_steps(pictures, tmp_path):
+    config = BuildConfig(num_stages=2, teach=TeachConfig(epochs=3), **PLAIN)
+    net = SplitNet(divide_for(make_residual().eval(), pictures, config), 3, **PLAIN)
+    told = []
+
+    teach(net, config.teach, pictures.train, tmp_path / "at", "mine", lambda *one: told.append(one))
+
+    assert FEWEST_STEPS <= len(told) == told[-1][1] < FEWEST_STEPS + 3
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_checkpoint_of_another_training_is_refused(pictures, tmp_path, epochs):
+    config = BuildConfig(num_stages=2, teach=TeachConfig(epochs=epochs), **PLAIN)
     division = divide_for(make_residual().eval(), pictures, config)
     net = SplitNet(division, 3, **PLAIN)
     teach(net, config.teach, pictures.train, tmp_path / "at", "mine")

@@ -59,6 +59,17 @@ def test_the_hash_says_what_two_sides_must_share(bundle):
     assert len({bundle.hash, other_weights.hash, other_rungs.hash}) == 3
 
 
+def test_pictures_are_jpegs_unless_the_manifest_says_otherwise(bundle):
+    other = write_bundle(bundle.path, **FIELDS, picture_format="webp")
+    assert "picture_format" in (bundle.path / MANIFEST).read_text()
+    assert ModelBundle.load(bundle.path).picture_format == "webp"
+    assert (bundle.picture_format, other.hash == bundle.hash) == ("jpeg", False)
+
+    again = write_bundle(bundle.path, **FIELDS, picture_format="jpeg")
+    assert "picture_format" not in (bundle.path / MANIFEST).read_text()
+    assert again.hash == bundle.hash
+
+
 def test_provenance_is_added_without_changing_the_hash(bundle):
     told = add_provenance(bundle, {"seed": 7})
 
@@ -105,6 +116,7 @@ def test_a_missing_file_is_named(bundle):
         ({"code_shapes": {"1": [2, 2], "2": [1, 2, 2]}}, "damaged"),
         ({"feature_shapes": [[4, 4, -4]] * 3}, "damaged"),
         ({"picture_qualities": {"1": 100}}, r"qualities in 1\.\.95; got \{1: 100\}"),
+        ({"picture_format": "gif"}, "pictures as jpeg or webp; got 'gif'"),
         ({"name": "other"}, r"must have hash \w{64}; got"),
         ({"hash": "0"}, r"must have hash \w{64}; got '0'"),
     ],

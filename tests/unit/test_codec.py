@@ -44,6 +44,12 @@ def jpeg(size: tuple[int, int] = (224, 224), mode: str = "RGB", **options: objec
     return buffer.getvalue()
 
 
+def webp(size: tuple[int, int] = (224, 224), mode: str = "RGB", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, "WEBP", **options)
+    return buffer.getvalue()
+
+
 @given(codes=codes_of_any_shape, bits=st.integers(1, 8))
 def test_an_element_moves_by_half_a_step_at_most(codes, bits):
     decoded = decode_feature(encode_feature(codes, bits), codes.shape)
@@ -202,15 +208,18 @@ def test_a_damaged_frame_with_a_right_checksum_is_a_payload_error_at_most(body, 
     assert decoded.max() <= 1
 
 
-@given(quality=st.integers(1, 95))
-def test_a_picture_comes_back_alike_at_every_quality(quality):
-    pixels = np.full((224, 224, 3), 128, np.uint8)
+@given(
+    quality=st.integers(1, 95), size=st.sampled_from([(224, 224), (48, 64)]),
+    form=st.sampled_from(["jpeg", "webp"]),
+)  # fmt: skip
+def test_a_picture_comes_back_alike_at_every_quality(quality, size, form):
+    pixels = np.full((*size, 3), 128, np.uint8)
 
-    decoded = decode_picture(encode_picture(pixels, quality))
+    decoded = decode_picture(encode_picture(pixels, quality, form), size, form)
 
     assert decoded.shape == pixels.shape
     assert decoded.dtype == np.uint8
-    assert abs(decoded.astype(int) - 128).max() <= 1
+    assert abs(decoded.astype(int) - 128).max() <= 3
 
 
 def test_a_better_quality_costs_more_bytes():
@@ -244,13 +253,35 @@ def test_another_picture_than_the_one_expected_is_refused(payload, message):
         decode_picture(payload)
 
 
-@given(position=st.integers(0, 10_000), value=st.integers(0, 255))
-def test_a_damaged_picture_is_a_payload_error_at_most(position, value):
-    payload = bytearray(jpeg())
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (b"", "must be a WEBP; got a damaged one: no lossy frame"),
+        (jpeg(), "must be a WEBP; got a damaged one: no lossy frame"),
+        (webp(lossless=True), "must be a WEBP; got a damaged one: no lossy frame"),
+        (webp(mode="RGBA"), "must be a WEBP; got a damaged one: no lossy frame"),
+        (webp()[:29], "must be a WEBP; got a damaged one: unpack_from"),
+        (webp()[:60], "must be a WEBP; got a damaged one"),
+        (webp((100, 224)), "WEBP of 224 x 224; got 100 x 224"),
+        (webp((16383, 8))[:60], "WEBP of 224 x 224; got 16383 x 8"),
+        (bytes(1_000_000), "154624 bytes at most; got 1000000"),
+    ],
+)
+def test_another_webp_than_the_one_expected_is_refused(payload, message):
+    with pytest.raises(PayloadError, match=message):
+        decode_picture(payload, picture_format="webp")
+
+
+@given(
+    position=st.integers(0, 10_000), value=st.integers(0, 255),
+    form=st.sampled_from(["jpeg", "webp"]),
+)  # fmt: skip
+def test_a_damaged_picture_is_a_payload_error_at_most(position, value, form):
+    payload = bytearray({"jpeg": jpeg, "webp": webp}[form]())
     payload[position % len(payload)] = value
 
     try:
-        decoded = decode_picture(bytes(payload))
+        decoded = decode_picture(bytes(payload), picture_format=form)
     except PayloadError:
         return
     assert decoded.shape == (224, 224, 3)

@@ -7,7 +7,14 @@ import torch
 
 from adaptive_split.bundle import ModelBundle, bundle_path
 from adaptive_split.errors import ConfigError
-from adaptive_split.models.multi_exit import GARMENTS, NETWORKS, BottleneckShape, GarmentsNet
+from adaptive_split.models.multi_exit import (
+    GARMENTS,
+    NETWORKS,
+    BottleneckShape,
+    Encoder,
+    GarmentsNet,
+    code_entropy,
+)
 
 TINY = dataclasses.replace(
     GARMENTS,
@@ -52,3 +59,42 @@ def test_samples_that_pass_a_bottleneck_change_and_the_others_do_not():
 def test_a_shape_whose_counts_do_not_agree_is_refused():
     with pytest.raises(ConfigError, match="got 5 stages, 4 exits, 4 bottlenecks"):
         dataclasses.replace(GARMENTS, exits=GARMENTS.exits[:-1])
+
+
+def test_the_estimated_entropy_is_that_of_the_levels_used():
+    levels = torch.arange(16) / 15
+    even = levels.repeat(64).view(4, 1, 16, 16)
+    halves = torch.tensor([2 / 15, 13 / 15]).repeat(512).view(4, 1, 16, 16)
+    plain = torch.full((4, 1, 16, 16), 7 / 15)
+
+    assert code_entropy(even) == pytest.approx(4, abs=0.05)
+    # A soft histogram of one level is as wide as its kernel.
+    width = float(code_entropy(plain))
+    assert 0 < width < 1
+    assert float(code_entropy(halves)) == pytest.approx(1 + width, abs=0.01)
+
+
+def test_following_the_entropys_gradient_lowers_the_entropy():
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.rand(8, 2, 6, 6, generator=generator).requires_grad_()
+    before = code_entropy(codes)
+
+    (gradient,) = torch.autograd.grad(before, codes)
+
+    assert code_entropy((codes - gradient).clamp(0, 1)) < before
+
+
+@torch.no_grad()
+def test_a_channel_without_attention_says_nothing():
+    torch.manual_seed(0)
+    encoder = Encoder(8, BottleneckShape(code_channels=2, stride=2, attention=True)).eval()
+    encoder.attention[1].weight.zero_()  # weights depend on the biases only
+    encoder.attention[3].bias[3] = -100.0
+    feature = torch.rand(2, 8, 8, 8)
+    channel = torch.arange(8).view(1, 8, 1, 1)
+
+    codes = encoder(feature)
+
+    assert codes.shape == (2, 2, 4, 4)
+    torch.testing.assert_close(encoder(feature * (channel != 3)), codes)
+    assert not torch.allclose(encoder(feature * (channel != 2)), codes)

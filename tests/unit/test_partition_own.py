@@ -7,6 +7,7 @@ from PIL import Image
 from adaptive_split.errors import ConfigError
 from adaptive_split.models.own_model import load_own_model
 from adaptive_split.models.own_pictures import labelled, read_own_pictures
+from adaptive_split.models.pictures import augment
 from tests.own_models import make_residual
 
 
@@ -28,6 +29,22 @@ def test_every_fourth_picture_of_a_class_is_held_out_in_two_halves(tmp_path):
     file, label, pixels = next(iter(labelled(pictures.judge)))
     assert (file, label, pixels.shape) == ("hat/7.png", 0, (4, 4, 3))
     assert tuple(pixels[0, 0]) == (200, 30, 60)
+
+
+def test_pictures_may_be_wider_than_high(tmp_path):
+    put(tmp_path, *(f"{name}/{index}.png" for name in ("hat", "shoe") for index in range(8)))
+
+    pictures = read_own_pictures(tmp_path, 4, 6)
+
+    assert pictures.judge.pixels.shape == (1, 2, 3, 4, 6)
+    shown = augment(pictures.train.pixels[0], 4, torch.Generator().manual_seed(0), 6)
+    assert shown.shape == (12, 3, 4, 6)
+
+
+@pytest.mark.parametrize("size", [(0,), (-3,), (4, 0), (10_000,)])
+def test_an_impossible_size_is_refused(tmp_path, size):
+    with pytest.raises(ConfigError, match=r"sides of pictures must lie in 1\.\.4096; got"):
+        read_own_pictures(tmp_path, *size)
 
 
 def test_folders_named_train_and_val_are_taken_at_their_word(tmp_path):

@@ -112,13 +112,15 @@ def measured_costs(bundle: ModelBundle, stages: Stages, clock: Clock) -> BatchCo
 
 
 def _picture_decoder(bundle: ModelBundle, stages: Stages) -> Callable[[], object]:
-    """Decoding of a JPEG that costs what one of a photo does."""
+    """Decoding of a picture that costs what that of a photo does."""
     _, height, width = bundle.input_shape
     rows, columns = np.mgrid[0:height, 0:width]
     noise = np.random.default_rng(0).normal(0, 8, (height, width, 3))
     waves = 60 * np.sin(rows / 9) * np.cos(columns / 7)
-    payload = encode_picture(np.clip(128 + waves[..., None] + noise, 0, 255).astype(np.uint8), 60)
-    return lambda: stages.prepare(decode_picture(payload, height))
+    pixels = np.clip(128 + waves[..., None] + noise, 0, 255).astype(np.uint8)
+    payload = encode_picture(pixels, 60, bundle.picture_format)
+    size, form = (height, width), bundle.picture_format
+    return lambda: stages.prepare(decode_picture(payload, size, form))
 
 
 def _least_s(clock: Clock, run: Callable[[], object]) -> float:

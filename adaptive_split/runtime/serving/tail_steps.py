@@ -45,10 +45,10 @@ class TailSteps:
         ]
 
     def _pictures(self, split_point: int, payloads: Sequence[bytes]) -> list[Tensor | PayloadError]:
-        size = self._bundle.input_shape[1]
+        how = (self._bundle.input_shape[1:], self._bundle.picture_format)
 
         def decode(payload: bytes) -> Tensor:
-            return self._stages.prepare(decode_picture(payload, size))
+            return self._stages.prepare(decode_picture(payload, *how))
 
         return [_decoded(decode, payload) for payload in payloads]
 
