@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from adaptive_split.agents.roster import make_policy
 from adaptive_split.cli.common import SHIPPED_PICTURES, say
-from adaptive_split.cli.run import choose_policy
+from adaptive_split.cli.policies import choose_policy
 from adaptive_split.cli.tables import table
 from adaptive_split.clock import MonotonicClock
 from adaptive_split.decision import Decision

@@ -18,7 +18,7 @@ from statistics import median
 import numpy as np
 
 from adaptive_split.cli.common import SHIPPED_PICTURES, Bars
-from adaptive_split.cli.run import choose_policy
+from adaptive_split.cli.policies import choose_policy
 from adaptive_split.cli.tables import table
 from adaptive_split.clock import MonotonicClock
 from adaptive_split.measurement import FrameReport

@@ -1,6 +1,6 @@
 """What every test shares: live tests wait for `--live`, and hypothesis repeats itself.
 
-With `-n 2 --dist loadgroup` a file stays in one process, and so do all files that start a Ray cluster.
+With `-n 2 --dist loadgroup` a file stays in one process; all that start a Ray cluster share one.
 """
 
 import hypothesis

@@ -203,10 +203,7 @@ class _Stage:
     def __init__(self, scenario: Scenario, folder: PictureFolder, rows: Mapping[int, int]) -> None:
         self._folder, self._rows = folder, rows
         self.bundle = scenario.bundle
-        self._setup = Setup(
-            bundle=scenario.bundle, device_profile=scenario.device,
-            server_profile=scenario.server, objective=scenario.objective, radio=scenario.radio,
-        )  # fmt: skip
+        self._setup = Setup.of(scenario)
         self._table = scenario.table("policy")
         self._stand_in = make_policy("distribution-planner", self._table, None)
 

@@ -53,10 +53,7 @@ class LiveStage:
         self._folder = read_folder(pictures, scenario.bundle)
         self.rows = rows_of(self._folder, self.outcomes, pictures)
         self._clock = MonotonicClock()
-        self._setup = Setup(
-            bundle=scenario.bundle, device_profile=scenario.device,
-            server_profile=scenario.server, objective=scenario.objective, radio=scenario.radio,
-        )  # fmt: skip
+        self._setup = Setup.of(scenario)
         with ExitStack() as stack:
             server = stack.enter_context(
                 ServerProcess(scenario.bundle.path, background=config.utilization, seed=config.seed)

@@ -62,7 +62,7 @@ def bench_memory(scenario: Scenario, repeats: int, bars: Bars) -> dict[str, Any]
 
 
 def _controller(scenario: Scenario) -> LiveController:
-    from adaptive_split.cli.run import choose_policy
+    from adaptive_split.cli.policies import choose_policy
     from adaptive_split.runtime.controller import DistributionPlanner, PlannerSettings
     from adaptive_split.runtime.live_controller import LiveController
 
@@ -80,12 +80,8 @@ def _device(
     from adaptive_split.runtime.setup import Setup
     from adaptive_split.runtime.telemetry.device_metrics import DeviceMetrics
 
-    setup = Setup(
-        bundle=scenario.bundle, device_profile=scenario.device, server_profile=scenario.server,
-        objective=scenario.objective, radio=scenario.radio,
-    )  # fmt: skip
     battery = SystemBattery()
-    device = Device(setup, stages, transport, MonotonicClock(), battery)
+    device = Device(Setup.of(scenario), stages, transport, MonotonicClock(), battery)
     DeviceMetrics(registry, scenario.objective.slo_s).watch(device, battery)
     return device
 

@@ -90,9 +90,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def record(scenario: Scenario, arguments: argparse.Namespace) -> LiveRun:
     """Make the live run and write both of its files."""
+    from adaptive_split.agents.compare_live import load_of_others
     from adaptive_split.agents.fidelity import check_new, played_path, save_run
     from adaptive_split.agents.fidelity_live import record_run
     from adaptive_split.agents.live_windows import LiveConfig
+    from adaptive_split.agents.report import BUSY
     from adaptive_split.agents.roster import make_policy
     from adaptive_split.runtime.emulation.namespace_link import check_link
 
@@ -105,6 +107,8 @@ def record(scenario: Scenario, arguments: argparse.Namespace) -> LiveRun:
     )  # fmt: skip
     traces, sentence = load_traces(arguments.traces, "validation")
     say(sentence)
+    if (others := load_of_others()) >= BUSY:
+        say(f"warning: other programs keep {others:.0%} of this machine busy; the fit suffers")
     table = scenario.table("policy")
     policies = {name: make_policy(name, table, None) for name in CONTROLLERS}
     with Bars("block") as bars:

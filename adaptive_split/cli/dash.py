@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         Service(clock) as service,
     ):
         print(f"http://{page.address}/", flush=True)
+        service.ready()
         while not service.told_to_stop:
             began_s = clock.now_s()
             feed.look()

@@ -51,9 +51,12 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine; print what was found."""
+    from adaptive_split.runtime.addresses import host_and_port
     from adaptive_split.runtime.doctor.finding import RED, worst
     from adaptive_split.scenario import load_scenario
 
+    for address in arguments.server:
+        host_and_port(address, "--server")
     named = arguments.server or arguments.insecure or arguments.ca or arguments.certificate
     tls = tls_files(arguments) if named or arguments.key else None
     scenario = load_scenario(arguments.scenario, arguments.bundle)

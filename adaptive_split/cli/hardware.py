@@ -9,11 +9,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from adaptive_split.cli.profile import PROVIDERS
+from adaptive_split.errors import ConfigError
 
 if TYPE_CHECKING:
     from adaptive_split.bundle import ModelBundle
     from adaptive_split.runtime.ledger import FrameEnergy
+    from adaptive_split.runtime.price_loop import PriceLoop
+    from adaptive_split.runtime.sensors.battery import Battery
     from adaptive_split.runtime.setup import Setup
+    from adaptive_split.scenario import Scenario
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +50,41 @@ def chosen_provider(name: str, bundle: ModelBundle) -> str:
     if full_name != providers.CPU:
         providers.open_first_stage(full_name, bundle)
     return full_name
+
+
+def battery_of(scenario: Scenario, source: str | None = None) -> Battery:
+    """The one named, else the scenario's, modelled and emptying from now, else this machine's.
+
+    Raises:
+        ConfigError: If nobody knows the one that is named.
+    """
+    from adaptive_split.runtime.sensors.batteries import SYSTEM, PolledBattery, open_battery
+    from adaptive_split.runtime.sensors.battery import ModelledBattery
+
+    spec = scenario.battery
+    if spec is None or source is not None:
+        return PolledBattery(open_battery(source or SYSTEM))
+    return ModelledBattery(spec.capacity_j, spec.start_soc, idle_w=spec.idle_w)
+
+
+def price_loop(
+    mission_hours: float | None, scenario: Scenario, battery: Battery
+) -> PriceLoop | None:
+    """What makes the charge last a mission; none without a mission.
+
+    Raises:
+        ConfigError: If the mission has no length, or nobody knows the battery's charge.
+    """
+    from adaptive_split.runtime.price_loop import PriceLoop
+
+    if mission_hours is None:
+        return None
+    if battery.soc() is None:
+        raise ConfigError(
+            "--mission-hours must have a battery whose charge is known; got none; give a scenario "
+            "with a [battery] section"
+        )
+    return PriceLoop(3600 * mission_hours, scenario.objective.energy_price)
 
 
 @contextmanager

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from adaptive_split.cli.common import Bars, Commands, add_command, add_tls, tls_files
 from adaptive_split.cli.logs import add_logging
-from adaptive_split.errors import ConfigError
+from adaptive_split.cli.service import Service
 
 if TYPE_CHECKING:
     from adaptive_split.runtime.recording.gpsd import GpsReader
@@ -67,6 +65,7 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Record until something ends it; print what was recorded."""
     from adaptive_split.clock import MonotonicClock
+    from adaptive_split.runtime.addresses import host_and_port
     from adaptive_split.runtime.recording.gpsd import GpsReader
     from adaptive_split.runtime.recording.link_recorder import LinkRecorder
     from adaptive_split.runtime.recording.plan import RecordPlan
@@ -78,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         duration_s=60 * arguments.minutes,
     )  # fmt: skip
     tls, clock = tls_files(arguments), MonotonicClock()
-    gps_address = host_and_port(arguments.gps) if arguments.gps else None
+    gps_address = host_and_port(arguments.gps, "--gps") if arguments.gps else None
 
     def connect() -> GrpcTransport:
         return GrpcTransport(arguments.server, _AnyBundle(), tls=tls, insecure=tls is None)
@@ -94,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         stack.callback(lambda: file.close(recorder.ended or "failed"))
         gps = stack.enter_context(GpsReader(*gps_address, clock)) if gps_address else None
         bars = stack.enter_context(Bars("kB", hidden=arguments.log_format == "json"))
-        stack.enter_context(_stopped_by_signals(recorder))
+        service = stack.enter_context(Service(clock))
+        service.ready(recorder.stop)
         rows = list(_kept(recorder, file, gps, bars, plan.budget_bytes))
     print(summary(rows, file, recorder.ended))
     return 0
@@ -119,21 +119,6 @@ def _kept(
         yield row
 
 
-@contextmanager
-def _stopped_by_signals(recorder: LinkRecorder) -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C end the recording with the last whole row."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        recorder.stop()
-
-    before = {sig: signal.signal(sig, on_signal) for sig in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for sig, handler in before.items():
-            signal.signal(sig, handler)
-
-
 @dataclass(frozen=True, slots=True)
 class _AnyBundle:
     """Stands for the bundle, which measuring a link does not ask for."""
@@ -141,18 +126,6 @@ class _AnyBundle:
     name: str = "any"
     hash: str = ""
     num_stages: int = 1
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """Take `HOST:PORT` apart.
-
-    Raises:
-        ConfigError: If it is something else.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise ConfigError(f"--gps must be HOST:PORT; got {address!r}")
-    return host.strip("[]"), int(port)
 
 
 def summary(rows: list[RecordedRow], file: TraceFile, ended: str) -> str:

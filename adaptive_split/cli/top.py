@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections import deque
 from typing import TYPE_CHECKING
 
 from adaptive_split.cli.common import METRICS_PORTS, Commands, add_command
 from adaptive_split.errors import LinkError
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
-    from adaptive_split.runtime.telemetry.scrape import Scrape
+    from adaptive_split.clock import Clock
+    from adaptive_split.runtime.telemetry.watched import Watched
 
 REFRESH_S = 1.0
-WINDOW = 11
-"""Readings kept: rates and quantiles are those of the last ten seconds."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -43,7 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Show until interrupted, or once."""
     from rich.console import Console
 
-    watched = [Watched(address) for address in arguments.addresses or arguments.usual]
+    from adaptive_split.cli.top_view import view
+    from adaptive_split.clock import MonotonicClock
+    from adaptive_split.runtime.telemetry.watched import Watched
+
+    clock = MonotonicClock()
+    watched = [Watched(address, clock) for address in arguments.addresses or arguments.usual]
     for one in watched:
         one.look()
     if not arguments.addresses:
@@ -52,63 +55,24 @@ def run(arguments: argparse.Namespace) -> int:
         raise LinkError(watched[0].problem)
     console = Console()
     if arguments.once:
-        console.print(*[one.view() for one in watched], sep="\n")
+        console.print(*map(view, watched), sep="\n")
         return 0
     with contextlib.suppress(KeyboardInterrupt):
-        _watch(console, watched)
+        _watch(console, watched, clock)
     return 0
 
 
-class Watched:
-    """One endpoint: its last readings, and what is wrong with it."""
-
-    def __init__(self, address: str) -> None:
-        self.address, self.problem = address, ""
-        self._history: deque[Scrape] = deque(maxlen=WINDOW)
-
-    @property
-    def answers(self) -> bool:
-        """Whether it answered the last time."""
-        return not self.problem
-
-    def look(self) -> None:
-        """Read it once more."""
-        from adaptive_split.runtime.telemetry.scrape import scrape
-
-        try:
-            found = scrape(self.address)
-        except LinkError as error:
-            self.problem = str(error)
-            return
-        if self._history and not found.continues(self._history[-1]):
-            self._history.clear()
-        self.problem = ""
-        self._history.append(found)
-
-    def view(self) -> RenderableType:
-        """What to show: the last seconds, or since its start where it was read once only."""
-        from adaptive_split.cli.top_view import lost, panel
-        from adaptive_split.runtime.telemetry.scrape import Change
-
-        if not self._history:
-            return lost(self.address, self.problem)
-        newest, oldest = self._history[-1], self._history[0]
-        change = Change(newest) if oldest is newest else Change(newest, oldest)
-        return panel(self.address, change, since_start=oldest is newest, gone=not self.answers)
-
-
-def _watch(console: Console, watched: list[Watched]) -> None:
+def _watch(console: Console, watched: list[Watched], clock: Clock) -> None:
     """Refresh the screen once a second until interrupted."""
     from rich.console import Group
     from rich.live import Live
 
-    from adaptive_split.clock import MonotonicClock
+    from adaptive_split.cli.top_view import view
 
-    clock = MonotonicClock()
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
             began_s = clock.now_s()
-            live.update(Group(*[one.view() for one in watched]), refresh=True)
+            live.update(Group(*map(view, watched)), refresh=True)
             clock.sleep_until(began_s + REFRESH_S)
             for one in watched:
                 one.look()

@@ -12,29 +12,33 @@ from rich.table import Table
 from rich.text import Text
 
 from adaptive_split.runtime.telemetry.scrape import Change
+from adaptive_split.runtime.telemetry.watched import Watched
 
 Row = tuple[str, str]
 Counts = Mapping[tuple[str, ...], float]
 UNKNOWN = "unknown"
 
 
-def lost(address: str, problem: str) -> RenderableType:
-    """An endpoint that has never answered."""
-    return Panel(Text(problem), title=Text(address), title_align="left", border_style="red")
+def view(watched: Watched) -> RenderableType:
+    """The last seconds of an endpoint; why there are none where it never answered."""
+    address, change = watched.address, watched.window()
+    if change is None:
+        problem = Text(watched.problem)
+        return Panel(problem, title=Text(address), title_align="left", border_style="red")
+    return panel(address, change, gone=not watched.answers)
 
 
-def panel(address: str, change: Change, *, since_start: bool, gone: bool) -> RenderableType:
+def panel(address: str, change: Change, *, gone: bool) -> RenderableType:
     """Everything an endpoint told.
 
     Args:
         address: Where it is.
         change: What it counted.
-        since_start: Whether that is all since its start.
         gone: Whether it did not answer the last time.
     """
     info = change.after.info
     what = ", ".join(info[key] for key in ("controller", "bundle") if key in info)
-    span = "since its start, " if since_start else "last "
+    span = "last " if change.before.values else "since its start, "
     title = f"{info['side']} {address} ({what}): {span}{change.seconds:.0f} s"
     body = _rows(_server_rows(change)) if info["side"] == "server" else _device(change)
     if gone:

@@ -99,10 +99,7 @@ def make_live_env(
     shown = table.outcomes.select(sorted(rows))
     at_hand = np.array(sorted(rows))
     source = StreamSource(played, shown, find_traces(traces, split))
-    setup = Setup(
-        bundle=bundle, device_profile=played.device, server_profile=played.server,
-        objective=played.objective, radio=played.radio,
-    )  # fmt: skip
+    setup = Setup.of(played)
     with ExitStack() as stack:
         played_link: LinkProcess | None = None
         if server is None:

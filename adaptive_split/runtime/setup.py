@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from adaptive_split.bundle import ModelBundle
 from adaptive_split.candidates import Radio
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
 from adaptive_split.profile import Profile
+
+if TYPE_CHECKING:
+    from adaptive_split.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +33,11 @@ class Setup:
                     f"both profiles must be of bundle {self.bundle.hash}; "
                     f"got {profile.bundle_hash!r}; make them with 'adaptive-split profile'"
                 )
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Setup:
+        """What a scenario says of its device."""
+        return cls(
+            bundle=scenario.bundle, device_profile=scenario.device, server_profile=scenario.server,
+            objective=scenario.objective, radio=scenario.radio,
+        )  # fmt: skip

@@ -108,10 +108,10 @@ def seen(tmp_path_factory):
         def start(*arguments):
             service = Service(folder, *arguments)
             stack.callback(service.close)
-            service.hear()
             return service
 
         server = start("serve", "--bundle", "garments", "--insecure", "--metrics-port", 0)
+        server.hear()
         address, server_metrics = server.line(), server.line()
         port = free_port()
         device = start(
@@ -124,6 +124,8 @@ def seen(tmp_path_factory):
             "dash", "--device", f"127.0.0.1:{port}", "--server", server_metrics, "--port", 0,
             "--records", folder, "--bundle", "garments",
         )  # fmt: skip
+        device.hear()
+        dash.hear()
         url = dash.line()
         wait_for_frames(device, folder / "run.jsonl")
         seen.page = browse(url, folder, seen.console)

@@ -80,7 +80,7 @@ def test_a_measurement_tells_calibration_and_useful_thresholds(bundle, tmp_path,
     assert cli.main(["measure", str(bundle.path), *where]) == 0
     shown = capsys.readouterr().out
     assert "calibration error without it" in shown
-    assert "picture, quality 45" in shown
+    assert "jpeg, quality 45" in shown
     line = shown[shown.index("evenly: ") + len("evenly: ") :].splitlines()[0]
     assert json.loads(line)[-1] == 1
     assert Outcomes.load(out).subset == "policy"

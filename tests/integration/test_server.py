@@ -264,7 +264,7 @@ def test_a_slowdown_stretches_the_tail(caplog):
         )
         reply = transport.send(one, timeout_s=5.0).result()
 
-    assert reply.compute_s == pytest.approx(0.024, abs=0.01)
+    assert reply.compute_s > 0.02  # without it, two empty stages take well below a millisecond
     assert "serving tiny" in caplog.text
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 from dataclasses import replace
 
@@ -113,6 +114,26 @@ def test_a_device_that_is_killed_during_a_trial_goes_back(run, store, bundles):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_device_that_is_told_to_stop_while_it_loads_has_not_died(
+    run, store, bundles, tmp_path, number
+):
+    store.install(bundles["local"], TRUSTED)
+
+    device = run(*in_store(store), "--num-frames", 10_000)
+    while not store.standing().deaths:
+        with pytest.raises(subprocess.TimeoutExpired):
+            device.process.wait(0.02)
+    device.process.send_signal(number)
+
+    assert device.end() == 0, device.seen
+    assert "told to stop before" in device.seen[-1]
+    standing = store.standing()
+    assert (standing.state, standing.deaths, standing.reason) == ("on trial", 0, "run ended")
+    assert not (tmp_path / "0.jsonl").exists()
+
+
+@pytest.mark.slow
 def test_a_model_that_the_server_does_not_hold_is_rolled_back_and_asks_for_a_new_start(
     run, tmp_path
 ):
@@ -151,6 +172,8 @@ def test_two_controllers_share_a_run_and_are_compared(run, bundles, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--server", "x"], "--server must be HOST:PORT, .*; got 'x'"),
+        (["--slowdown", "inf"], "--slowdown 0 or more; got None and inf"),
         (["--canary", "0.5"], "--canary must come with"),
         (["--canary-controller", "x"], "must come with --canary"),
         (["--trial-frames", "200"], "must come with --store"),

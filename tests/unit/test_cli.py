@@ -12,7 +12,7 @@ import pytest
 from adaptive_split import cli
 from adaptive_split.agents.roster import DEFAULT_NAMES, NAMES, SIMULATED_ONLY
 from adaptive_split.agents.task import Settled
-from adaptive_split.cli import run
+from adaptive_split.cli import policies
 from adaptive_split.cli.controllers import find_knobs, names_of, shipped_training
 from adaptive_split.cli.demo import free_name
 from adaptive_split.cli.tables import table
@@ -122,14 +122,14 @@ def test_what_only_a_simulator_can_serve_is_not_run_on_a_device(name, tmp_path):
     scenario = support.scenario(tmp_path)
 
     with pytest.raises(ConfigError, match=f"{name} must be simulated"):
-        run.choose_policy(name, scenario, scenario.table("policy"))
+        policies.choose_policy(name, scenario, scenario.table("policy"))
 
 
 @pytest.mark.slow
 def test_a_device_searches_knobs_that_the_controller_lacks_and_says_so(tmp_path, capsys):
     scenario = support.scenario(tmp_path, num_frames=10)
 
-    policy = run.choose_policy("two-arm", scenario, scenario.table("policy"))
+    policy = policies.choose_policy("two-arm", scenario, scenario.table("policy"))
 
     assert policy.name == "two-arm"
     said = capsys.readouterr().err
@@ -275,7 +275,7 @@ def test_a_controller_that_need_not_adapt_runs_as_the_fixed_decision(place, quic
     cli.main([*quick[:1], *quick[2:], "--out", str(place / "calm")])
     scenario = load_scenario(str(place / "calm.toml"))
 
-    policy = run.choose_policy(str(place / "calm"), scenario, scenario.table("judge"))
+    policy = policies.choose_policy(str(place / "calm"), scenario, scenario.table("judge"))
 
     kept = scenario.grid.index(Decision(3, NEVER, 0))
     assert not policy.probes
@@ -326,7 +326,7 @@ def test_the_distribution_planner_takes_over_from_an_unusable_controller(tmp_pat
     if damage == "damaged":
         (folder / "controller.npz").write_bytes(b"")
 
-    policy = run.choose_policy(str(folder), scenario, scenario.table("policy"))
+    policy = policies.choose_policy(str(folder), scenario, scenario.table("policy"))
 
     assert policy.name == ("distribution-planner" if damage else "sac")
     assert ("decides instead" in caplog.text) == bool(damage)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adaptive_split.candidates import CandidateTable, Radio
-from adaptive_split.cli import run
+from adaptive_split.cli import hardware
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
@@ -112,25 +112,25 @@ def test_a_run_models_the_battery_of_its_scenario(tmp_path):
     plain = support.scenario(tmp_path)
     powered = replace(plain, battery=Battery(capacity_j=50.0, idle_w=0.0, start_soc=0.8))
 
-    battery = run.battery_of(powered)
+    battery = hardware.battery_of(powered)
     battery.drain(10.0)
 
     assert battery.soc() == pytest.approx(0.6)
-    assert run.battery_of(plain).source == SystemBattery.source
+    assert hardware.battery_of(plain).source == SystemBattery.source
 
 
 def test_a_mission_needs_a_battery_whose_charge_is_known(tmp_path, monkeypatch):
     scenario, battery = support.scenario(tmp_path), SystemBattery()
     monkeypatch.setattr(battery, "soc", lambda: None)
 
-    assert run.price_loop(None, scenario, battery) is None
+    assert hardware.price_loop(None, scenario, battery) is None
     with pytest.raises(ConfigError, match="battery whose charge is known; got none; give a"):
-        run.price_loop(2.0, scenario, battery)
+        hardware.price_loop(2.0, scenario, battery)
 
 
 def test_a_mission_is_told_in_hours(tmp_path):
     scenario = replace(support.scenario(tmp_path), battery=Battery(capacity_j=50.0, idle_w=0.0))
 
-    loop = run.price_loop(2.0, scenario, run.battery_of(scenario))
+    loop = hardware.price_loop(2.0, scenario, hardware.battery_of(scenario))
 
     assert (loop.mission_s, loop.energy_price) == (7200.0, 0.05)

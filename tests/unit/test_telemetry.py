@@ -13,8 +13,7 @@ from rich.console import Console
 
 from adaptive_split import cli
 from adaptive_split.cli import logs
-from adaptive_split.cli.top import Watched
-from adaptive_split.cli.top_view import panel
+from adaptive_split.cli.top_view import panel, view
 from adaptive_split.clock import MonotonicClock
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.errors import ConfigError, LinkError
@@ -26,6 +25,7 @@ from adaptive_split.runtime.serving.server_metrics import MOST_NAMES, ServerMetr
 from adaptive_split.runtime.telemetry.device_metrics import DeviceMetrics, TimedController
 from adaptive_split.runtime.telemetry.endpoint import MetricsEndpoint, new_registry
 from adaptive_split.runtime.telemetry.scrape import Change, parse, scrape
+from adaptive_split.runtime.telemetry.watched import Watched
 from adaptive_split.runtime.wire import TailReply
 from adaptive_split.testing import ManualClock, MemoryTransport, TinyStages, tiny_setup
 
@@ -77,7 +77,7 @@ def told(registry):
 def drawn(change, **situation):
     """What a person reads."""
     console = Console(file=io.StringIO(), width=120)
-    console.print(panel("host:1", change, **{"since_start": True, "gone": False, **situation}))
+    console.print(panel("host:1", change, **{"gone": False, **situation}))
     return console.file.getvalue()
 
 
@@ -232,8 +232,10 @@ def test_a_port_in_use_is_refused():
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999", "127.0.0.1:http", ""])
 def test_an_address_that_is_none_is_refused_by_name(address):
-    with pytest.raises(LinkError, match=f"metrics must be served at {address}; got "):
+    with pytest.raises(ConfigError, match=f"must be HOST:PORT, .*; got '{address}'"):
         scrape(address)
+    with pytest.raises(ConfigError, match=f"got '{address}'"):
+        Watched(address, MonotonicClock())
 
 
 def test_metrics_of_something_else_are_refused():
@@ -242,6 +244,11 @@ def test_metrics_of_something_else_are_refused():
         pytest.raises(LinkError, match="got no metrics of adaptive_split"),
     ):
         scrape(other.address)
+
+
+def nobodys_address():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        return f"127.0.0.1:{closed.getsockname()[1]}"
 
 
 def test_top_draws_a_device_and_a_server_once(capsys):
@@ -261,8 +268,7 @@ def test_top_draws_a_device_and_a_server_once(capsys):
 
 
 def test_top_says_so_where_nobody_listens(capsys):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    address = nobodys_address()
 
     assert cli.main(["top", address, "--once"]) == cli.FAILED
     assert f"metrics must be served at {address}" in capsys.readouterr().err
@@ -270,12 +276,12 @@ def test_top_says_so_where_nobody_listens(capsys):
 
 def test_top_goes_on_without_an_endpoint_that_vanished_and_with_one_that_began_anew():
     def text():
-        console.print(watched.view())
+        console.print(view(watched))
         return console.file.getvalue()
 
     console = Console(file=io.StringIO(), width=150)
     with MetricsEndpoint(device_metrics([SENT]), host="127.0.0.1", port=0) as endpoint:
-        watched = Watched(endpoint.address)
+        watched = Watched(endpoint.address, MonotonicClock())
         watched.look()
         watched.look()
     port = int(endpoint.address.split(":")[1])
@@ -292,13 +298,13 @@ def test_top_goes_on_without_an_endpoint_that_vanished_and_with_one_that_began_a
 
 
 def test_an_endpoint_that_never_answered_is_drawn_with_the_reason():
-    watched = Watched("127.0.0.1:99999")
+    watched = Watched(nobodys_address(), MonotonicClock())
     watched.look()
     console = Console(file=io.StringIO(), width=150)
-    console.print(watched.view())
+    console.print(view(watched))
 
     assert not watched.answers
-    assert "metrics must be served at 127.0.0.1:99999" in console.file.getvalue()
+    assert f"metrics must be served at {watched.address}" in console.file.getvalue()
 
 
 def test_a_log_for_machines_has_one_object_per_line_with_its_fields(capsys):

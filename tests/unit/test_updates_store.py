@@ -143,6 +143,35 @@ def test_a_link_in_a_bundle_is_not_followed(store, tmp_path):
         store.install(foreign, TRUSTED)
 
 
+def test_a_pipe_in_a_bundle_holds_nothing_up(store, tmp_path):
+    foreign, _ = signed_controller(tmp_path / "foreign", 9)
+    (foreign / "controller.npz").unlink()
+    os.mkfifo(foreign / "controller.npz")
+
+    with pytest.raises(BundleError, match=r"got changed controller\.npz"):
+        store.install(foreign, TRUSTED)
+
+
+@pytest.mark.parametrize("act", [Store.standing, Store.entries, lambda store: store.begin_run(3),
+                                 lambda store: store.roll_back("by hand")])  # fmt: skip
+def test_a_folder_of_other_things_is_no_store_and_stays_as_it_is(tmp_path, act):
+    (tmp_path / "incoming").mkdir()
+    (tmp_path / "incoming" / "mail.txt").write_text("read me")
+
+    with pytest.raises(ConfigError, match="a store must be a folder"):
+        act(Store(tmp_path))
+    assert [path.name for path in tmp_path.rglob("*")] == ["incoming", "mail.txt"]
+
+
+def test_a_store_that_cannot_be_read_is_named(store, bundles):
+    install(store, bundles, 1)
+    (store.folder / "journal.jsonl").unlink()
+    (store.folder / "journal.jsonl").mkdir()
+
+    with pytest.raises(ConfigError, match="all of a store must be readable and writable"):
+        store.standing()
+
+
 def test_a_store_keeps_to_one_kind(store, bundles, tmp_path):
     install(store, bundles, 1)
     model = tmp_path / "model"

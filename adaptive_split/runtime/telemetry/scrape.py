@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 from adaptive_split.errors import LinkError
+from adaptive_split.runtime.addresses import host_and_port
 from adaptive_split.runtime.telemetry.endpoint import PREFIX
 
 TIMEOUT_S = 2.0
@@ -131,11 +132,12 @@ def scrape(address: str) -> Scrape:
     """Ask the endpoint at `host:port`.
 
     Raises:
+        ConfigError: If it is no address.
         LinkError: If nobody answers there, or somebody else.
     """
+    host, port = host_and_port(address, "a metrics endpoint")
     try:
-        host, port = address.rsplit(":", 1)
-        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
         try:
             connection.request("GET", "/metrics")
             return parse(connection.getresponse().read(MOST_BYTES).decode("utf-8"))

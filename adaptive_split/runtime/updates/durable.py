@@ -20,7 +20,8 @@ def copy_files(source: Path, names: Sequence[str], target: Path) -> None:
     try:
         for name in names:
             (target / name).parent.mkdir(exist_ok=True)
-            descriptor = os.open(source / name, os.O_RDONLY | os.O_NOFOLLOW)
+            # Of a pipe nobody writes to, O_NONBLOCK finds nothing instead of waiting.
+            descriptor = os.open(source / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, "rb") as read, (target / name).open("xb") as written:
                 shutil.copyfileobj(read, written)
                 written.flush()

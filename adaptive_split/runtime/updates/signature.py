@@ -209,16 +209,16 @@ def _compare(folder: Path, signed: Mapping[str, str], found: Mapping[str, str]) 
 def _read(folder: Path) -> tuple[Statement, bytes]:
     file = folder / SIGNATURE
     try:
+        if not file.is_file():
+            raise BundleError(
+                f"a release must be signed; got no {file}; sign it with 'adaptive-split sign'"
+            )
         if file.stat().st_size > MOST_BYTES:
             raise BundleError(f"{file} must have at most {MOST_BYTES} bytes")
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         signature = base64.b64decode(data.pop("signature"), validate=True)
         statement = Statement(**data)
         sound = _is_sound(statement)
-    except FileNotFoundError:
-        raise BundleError(
-            f"a release must be signed; got no {file}; sign it with 'adaptive-split sign'"
-        ) from None
     except BundleError:
         raise
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:

@@ -5,6 +5,7 @@
     DIR/journal.jsonl            see `journal`: every change is there before it is done
     DIR/health/                  how frames fared under a release, see `health`
     DIR/incoming/                a copy that is being checked
+    DIR/lock                     held by whoever uses the store; only a store has it
 
 Every call first finishes or undoes what an earlier one left, so a device whose power went at any
 moment runs the old release or the new one, whole. Releases of one store are of one kind. Signatures
@@ -208,9 +209,21 @@ class Store:
     def _path(self, name: str) -> Path:
         return self.folder / "releases" / name
 
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "lock"
+
     def _make(self) -> None:
+        """Make the folder, unless it is a store; one of other things would lose some of them."""
         try:
-            (self.folder / "releases").mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (names := os.listdir(self.folder)) and self._lock.name not in names:
+                raise ConfigError(
+                    f"a store must be a folder of its own; got {self.folder}, which holds "
+                    f"{min(names)!r}; name a new or empty one"
+                )
+            self._lock.touch()
+            (self.folder / "releases").mkdir(exist_ok=True)
             (self.folder / "health").mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigError(
@@ -221,7 +234,7 @@ class Store:
     def _repaired(self) -> Iterator[Entry | None]:
         """Hold the store alone, as its last entry says it should be; give that entry."""
         try:
-            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(self._lock, os.O_RDWR)
         except OSError as error:
             raise ConfigError(
                 f"a store must be a folder that 'adaptive-split update install' made; got "
@@ -234,6 +247,10 @@ class Store:
             if standing is not None:
                 self._link(standing)
             yield standing
+        except OSError as error:
+            raise ConfigError(
+                f"all of a store must be readable and writable; got {self.folder}: {error}"
+            ) from error
         finally:
             shutil.rmtree(self._incoming, ignore_errors=True)
             os.close(descriptor)
