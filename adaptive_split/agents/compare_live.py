@@ -179,12 +179,12 @@ def _play_windows(
             partial.mkdir()
             for turn in range(len(names)):
                 name = names[(index + turn) % len(names)]
-                progress(f"window {index + 1} of {len(windows)}: {name}", done, total)
+                progress("playing live windows", done, total)
                 with RecordWriter(partial / f"{file_name(name)}.jsonl") as writer:
                     stage.play(windows[index], policies[name], link, stages, writer)
                 done += frames_each
             partial.rename(place)
-        progress("live blocks", done, total)
+        progress("playing live windows", done, total)
 
 
 def _measured(records: Path, name: str, windows: Sequence[Window]) -> Frames:
