@@ -12,7 +12,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt
 EXTRAS := train,build,ray,dev
 
-.PHONY: help setup demo test tools unit wheel clean
+.PHONY: help setup demo figures test tools unit wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,18 @@ setup: .venv/.stamp  ## Make .venv and install everything into it, the versions 
 
 demo: setup  ## Run the whole loop on the bundled default, into runs/demo
 	@$(PY) -m adaptive_split demo --out runs/demo
+
+# Five minutes of a core in all. They play the recordings if those are at hand (ADAPTIVE_SPLIT_DATA), which
+# the stored numbers come from, else the traces that ship.
+CHEAP := ddnn aecnn dynamic_split fluid_batching dyno neurosurgeon spinn
+
+figures: setup  ## Draw the figures and tables that are cheap again, and tell what takes long
+	@for name in $(CHEAP); do \
+	  echo "== $$name"; $(PY) -m experiments.systems.$$name >/dev/null; done
+	@echo "== experiments/SYSTEMS.md" && $(PY) -m experiments.systems.table >/dev/null
+	@echo "left as they are, since they train, need recordings or take long: the figures of" \
+	  "branchynet and sac_d, rate_accuracy, fidelity and link_families; experiments/README.md" \
+	  "has the command of each"
 
 test: setup tools unit wheel  ## Check style, types and layers; run the tests; try the wheel on its own
 

@@ -26,7 +26,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from server_rivals import Fifo
 
 import adaptive_split
 from adaptive_split.bundle import ModelBundle, bundle_path
@@ -51,6 +50,7 @@ from adaptive_split.runtime.stages import ExitAnswer, StageRunner
 from adaptive_split.runtime.wire import TailRequest
 from adaptive_split.server_load import SERVICES, arrivals
 from adaptive_split.testing import ManualClock
+from experiments.server_rivals import Fifo
 
 SLACK_S = (0.05, 0.15)
 LOADS = (0.5, 1.0, 1.5, 2.0, 3.0)

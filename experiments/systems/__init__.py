@@ -1,0 +1,1 @@
+"""The systems that adaptive_split builds on, each as an experiment: its claim, held to ours."""
