@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adaptive_split.errors import ConfigError
 from adaptive_split.link_model import CELLULAR, FIVE_G, LTE, STARLINK, guess_family
-from adaptive_split.trace import Trace, read_trace, write_trace
+from adaptive_split.trace import Trace, read_trace, read_traces, write_trace
 from adaptive_split.trace_generator import generate
 from adaptive_split.trace_rtt import stem
 
@@ -96,6 +96,29 @@ def recorded(split: str, data_dir: Path) -> list[Trace]:
     ]
 
 
+def own(split: str, folder: Path) -> list[Trace]:
+    """Traces of the user's own, anywhere below a folder, as `record` writes them.
+
+    A fifth of the files, one at least, are for validation, chosen by a hash of their names; the
+    rest is to train on. None is for testing: `compare --traces` judges on what it is given.
+
+    Raises:
+        ConfigError: If there are fewer than two, or the split is `test`.
+        TraceError: If there is none, or one cannot be read.
+    """
+    _check_split(split)
+    ordered = sorted(
+        read_traces([folder]), key=lambda one: hashlib.sha256(one.name.encode()).digest()
+    )
+    if len(ordered) < 2 or split == "test":
+        raise ConfigError(
+            f"{folder} must hold {_INDEX}, or two traces of your own at least, to train and to "
+            f"validate on (none to test); got {len(ordered)}, asked for {split}"
+        )
+    count = max(1, round(_VALIDATION_SHARE * len(ordered)))
+    return ordered[:count] if split == "validation" else ordered[count:]
+
+
 def prepare(data_dir: Path, out_dir: Path) -> dict[str, int]:
     """Write the recordings with their RTTs to `out_dir/{train,validation,test}/<family>/*.csv`.
 
@@ -154,14 +177,15 @@ def default_traces(split: str, data_dir: Path | None = None) -> tuple[list[Trace
 
     Args:
         split: `train`, `validation` or `test`.
-        data_dir: Where the recordings are; None = the folder in `ADAPTIVE_SPLIT_DATA`, else
-            `../shared/data` if it is there.
+        data_dir: Where the recordings are, with their index, or traces of your own; None = the
+            folder in `ADAPTIVE_SPLIT_DATA`, else `../shared/data` if it is there.
 
     Returns:
         The traces, and one sentence that says which they are.
 
     Raises:
-        ConfigError: If `data_dir` or the variable names a folder without recordings.
+        ConfigError: If `data_dir` or the variable names a folder that cannot be split.
+        TraceError: If it holds no trace.
     """
     _check_split(split)
     if data_dir is None and os.environ.get(ENVIRONMENT):
@@ -169,7 +193,8 @@ def default_traces(split: str, data_dir: Path | None = None) -> tuple[list[Trace
     if data_dir is None and (Path("../shared/data") / _INDEX).is_file():
         data_dir = Path("../shared/data")
     if data_dir is not None:
-        traces = recorded(split, data_dir)
+        indexed = (Path(data_dir) / _INDEX).is_file()
+        traces = recorded(split, data_dir) if indexed else own(split, Path(data_dir))
         return traces, (
             f"Using {len(traces)} recorded {split} traces from {data_dir}; {_rtts(traces)}."
         )

@@ -22,6 +22,11 @@ COMMANDS = (
 """Modules of this package with `add_parser` and `run`; each imports what it needs when it runs."""
 
 PROGRAM = "adaptive-split"
+EXTRAS = {
+    "gymnasium": "train", "stable_baselines3": "train", "yaml": "train", "torch": "train,build",
+    "onnx": "build", "onnxscript": "build",
+}  # fmt: skip
+"""What brings the modules that a device does not have."""
 CRASHED, FAILED, INTERRUPTED = 1, 2, 130
 
 
@@ -45,6 +50,15 @@ def _run(arguments: argparse.Namespace) -> int:
         return int(arguments.run(arguments))
     except AdaptiveSplitError as error:
         _log.error("%s", error)
+        return FAILED
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        _log.error(
+            "%s must be installed for this command; it is not; install it with: "
+            "pip install '%s[%s]'", missing, PROGRAM, EXTRAS[missing],
+        )  # fmt: skip
         return FAILED
     except KeyboardInterrupt:
         _log.warning("interrupted")

@@ -27,7 +27,7 @@ def add_parser(commands: Commands) -> None:
         "time it here. Pictures are DIR/CLASS/*.jpg, DIR/{train,val}/CLASS/*.jpg, or named in "
         "DIR/labels.csv (file,label[,split]); classes in the order of their names must be the "
         "model's logits. An interrupted build goes on where it stopped.",
-        "adaptive-split build --model shop.nets:make --weights shop.pt --data pictures --out shop",
+        "adaptive-split build --model nets:make --weights shop.pt --data pictures --out shop",
     )  # fmt: skip
     parser.add_argument("--model", required=True, metavar="MODULE:FACTORY",
                         help="a function without arguments that gives a torch.nn.Module; it may "
@@ -142,5 +142,5 @@ def _say_next(out: Path) -> None:
     say(
         f"wrote {out}; next, on the device:\n"
         f"  adaptive-split profile {out} --out {out / 'profile_device.json'}\n"
-        f"  adaptive-split compare {out / (out.name + '.toml')} --out runs/{out.name}"
+        f"  adaptive-split headroom {out / (out.name + '.toml')}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.scenario import Scenario
     from adaptive_split.trace import Trace
+
+_log = logging.getLogger(__name__)
 
 COMMAND = "adaptive-split "
 REPORT = "report.html"
@@ -98,12 +101,23 @@ def run(arguments: argparse.Namespace) -> int:
     from adaptive_split.agents.identity import identity
     from adaptive_split.agents.live_windows import LiveConfig
     from adaptive_split.agents.record_tables import check_parquet
+    from adaptive_split.agents.roster import LEARNED
     from adaptive_split.agents.unfinished import Unfinished
     from adaptive_split.runtime.emulation.namespace_link import check_link
     from adaptive_split.scenario import load_scenario
 
+    check_parquet()
+    scenario = load_scenario(arguments.scenario)
+    learned, controller = load_controller(arguments.controller_bundle, scenario)
+    names = names_of(arguments.controllers)
+    if learned is None and arguments.controllers is None:
+        names = names[1:]
+        _log.warning(
+            "%s stays out: no controller was trained for %s; 'adaptive-split train' makes one",
+            LEARNED, scenario.name,
+        )  # fmt: skip
     config = CompareConfig(
-        names=names_of(arguments.controllers),
+        names=names,
         num_seeds=arguments.seeds,
         per_family=arguments.streams,
     )
@@ -112,9 +126,6 @@ def run(arguments: argparse.Namespace) -> int:
         block_s=arguments.live_seconds,
         link=arguments.link,
     )
-    check_parquet()
-    scenario = load_scenario(arguments.scenario)
-    learned, controller = load_controller(arguments.controller_bundle, scenario)
     check_comparison(scenario, config, learned)
     if arguments.live:
         check_link(arguments.link)

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare on what ships; print both tables and the report's place."""
     from adaptive_split.agents.compare import CompareConfig, compare
     from adaptive_split.agents.live_windows import LiveConfig
+    from adaptive_split.agents.record_tables import check_parquet
     from adaptive_split.agents.summary import provenance_of, summarize
     from adaptive_split.cli.compare import (
         REPORT,
@@ -73,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         link=arguments.link,
     )
     check_link(arguments.link)
+    check_parquet()
     scenario = load_scenario(arguments.scenario)
     learned, controller = load_controller(arguments.controller_bundle, scenario)
     traces = shipped("test")

@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
         commands, "record", "record a network trace between here and a server",
         "Measure uplink, round trip and loss once per period, by a short burst that fills the "
         "uplink and empty messages before and after it, until the time or the data budget is used "
-        "up, or SIGTERM or Ctrl-C. FILE.csv is a trace as 'compare --traces' and 'train' read it; "
+        "up, or SIGTERM or Ctrl-C. FILE.csv is a trace as 'compare --traces' reads it; "
         "FILE.json beside it tells how it came about. The same command goes on with a file that "
         "exists; the time between is left out of the trace, and marked. The burst slows down what "
         "else is sent for a fifth of the time.",

@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 
 from adaptive_split.measurement import DEVICE, SERVER, FrameReport
+from adaptive_split.profile import UNAVAILABLE
 
 
 class Totals:
@@ -44,7 +45,8 @@ class Totals:
             f"on time {self._on_time} ({100 * self._on_time / count:.1f} %), "
             f"latency p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms",
             f"per frame: {self._payload_bytes / count:.0f} bytes, "
-            f"{1e3 * self._energy_j / count:.1f} mJ ({', '.join(sorted(self._provenances))})",
+            f"{1e3 * self._energy_j / count:.1f} mJ ({', '.join(sorted(self._provenances))}"
+            + (": the radio's alone, modelled)" if self._provenances == {UNAVAILABLE} else ")"),
         ]
         if labels_known:
             right = self._correct

@@ -72,8 +72,8 @@ def add_what_to_learn(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--data", type=Path, metavar="DIR",
-        help="recordings with index_traces.csv; default: ../shared/data if it is there, else the "
-        "package's traces",
+        help="folder with traces of your own, or recordings with index_traces.csv; default: "
+        "../shared/data if it is there, else the package's traces",
     )  # fmt: skip
 
 

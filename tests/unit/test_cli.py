@@ -98,6 +98,16 @@ def test_the_help_lists_every_command(capsys):
     assert "example: adaptive-split demo" in out
 
 
+def test_a_module_of_an_extra_is_asked_for_by_the_extra(monkeypatch, capsys):
+    def run(arguments):
+        raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
+
+    monkeypatch.setattr("adaptive_split.cli.headroom.run", run)
+
+    assert cli.main(["headroom", "default"]) == 2
+    assert "pip install 'adaptive-split[train]'" in capsys.readouterr().err
+
+
 def test_the_help_of_compare_describes_every_controller(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["compare", "--help"])

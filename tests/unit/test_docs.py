@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptive_split import cli
+from adaptive_split.runtime.updates.health import HealthLimits
 from tests.unit.test_cli import commands_of
 
 ROOT = Path(__file__).parents[2]
@@ -49,3 +50,16 @@ def test_no_command_of_a_page_is_left_unchecked(text):
     lines = re.findall(r"^(?:sudo (?:-u \S+ )?)?adaptive-split .*", text, re.M)
 
     assert len(lines) == len(commands(text)) > 10
+
+
+def test_what_a_device_copies_is_in_the_package():
+    text = (ROOT / "docs" / "jetson.md").read_text(encoding="utf-8")
+    copied = re.findall(r"site-packages/(\S+)", text)
+
+    assert copied
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=[page.stem for page in PAGES])
+def test_a_page_tells_the_length_of_a_trial_as_run_has_it(text):
+    assert re.search(rf"\b{HealthLimits().window_frames}\s+frames", text)

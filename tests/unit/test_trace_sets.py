@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptive_split.errors import ConfigError
+from adaptive_split.errors import ConfigError, TraceError
 from adaptive_split.trace import read_traces
 from adaptive_split.trace_sets import (
     SPLITS,
@@ -117,8 +117,31 @@ def test_the_argument_comes_before_the_environment(monkeypatch, data_dir, tmp_pa
 def test_an_environment_that_names_no_recordings_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("ADAPTIVE_SPLIT_DATA", str(tmp_path))
 
-    with pytest.raises(ConfigError, match=r"must hold index_traces\.csv"):
+    with pytest.raises(TraceError, match="must hold traces"):
         default_traces("train")
+
+
+def test_traces_of_ones_own_are_split_by_file(tmp_path):
+    text = "time_s,uplink_mbps\n" + "".join(f"{second},1\n" for second in range(20))
+    for name in ("monday", "tuesday", "wednesday"):
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+
+    train, sentence = default_traces("train", tmp_path)
+    validation, _ = default_traces("validation", tmp_path)
+
+    assert (len(train), len(validation)) == (2, 1)
+    names = {trace.name for trace in [*train, *validation]}
+    assert names == {"monday", "tuesday", "wednesday"}
+    assert "2 recorded train traces" in sentence
+
+
+@pytest.mark.parametrize(("count", "split"), [(1, "train"), (3, "test")])
+def test_what_cannot_be_split_is_refused(tmp_path, count, split):
+    for index in range(count):
+        (tmp_path / f"{index}.csv").write_text("time_s,uplink_mbps\n0,1\n1,1\n", encoding="utf-8")
+
+    with pytest.raises(ConfigError, match="two traces of your own at least"):
+        default_traces(split, tmp_path)
 
 
 def test_recordings_beside_the_current_folder_are_found(monkeypatch, data_dir, tmp_path):

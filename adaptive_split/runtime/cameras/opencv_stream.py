@@ -61,7 +61,10 @@ class OpenCvStream:
         self._capture = self._open(spec)
         if not self._capture.isOpened():
             self._capture.release()
-            raise LinkError(f"a camera must open; got nothing from {spec.kind} {spec.target}")
+            raise LinkError(
+                f"a camera must open; got nothing from {spec.kind} {spec.target}; look that it is "
+                "there, that this user may read it, and that nobody else has it open"
+            )
 
     def pictures(self) -> Iterator[tuple[Image.Image, float | None]]:
         """Read until the end, or until the camera is lost.

@@ -40,8 +40,10 @@ def examine_link(
         yield _health(subject, address, tls)
     except (LinkError, LinkTimeout, RefusedError, ConfigError) as error:
         yield red(
-            subject, str(error), "start 'adaptive-split serve' there, open its port, and give both "
-            "sides TLS files or --insecure"
+            subject, str(error), "put this certificate's name on the server's --allow-file"
+            if "PERMISSION_DENIED" in str(error) else
+            "start 'adaptive-split serve' there, open its port, and give both sides TLS files or "
+            "--insecure",
         )  # fmt: skip
     except BundleError as error:
         yield red(

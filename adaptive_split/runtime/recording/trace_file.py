@@ -62,7 +62,7 @@ class TraceFile:
         if path.suffix != ".csv":
             raise ConfigError(f"a recording must be named FILE.csv; got {path}")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ConfigError(f"a recording must be writable; got {path}")
+            raise ConfigError(f"a recording must be writable; got {path}; its folder must be there")
         self.path, self._sidecar_path = path, path.with_suffix(".json")
         self._file: int | None = None
         self.sidecar = self._load() if path.exists() else Sidecar(budget_mb=budget_mb)
