@@ -57,7 +57,7 @@ tools: setup
 	@echo "== import-linter" && $(PY) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
 unit: setup
-	@echo "== pytest" && $(PY) -m pytest -n 2 --dist loadgroup
+	@echo "== pytest" && OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
 
 wheel: setup
 	@echo "== wheel" && $(PY) tests/packaging/check_wheel.py

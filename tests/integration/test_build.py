@@ -184,6 +184,15 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(pictures, tmp_path,
         assert torch.equal(value, resumed[name]), name
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """Whoever spreads tests over processes may have had them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_a_build_interrupted_while_measuring_goes_on_there(folder, tmp_path):
     pictures = read_own_pictures(folder, SIDE, 24)
     config = BuildConfig(num_stages=2, picture_format="webp", teach=TeachConfig(epochs=0), **PLAIN)
