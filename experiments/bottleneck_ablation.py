@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from adaptive_split.decision import BITS
 from adaptive_split.models.attach import AttachedDecoder, AttachedEncoder, bottleneck_shape
 from adaptive_split.models.division import Division, SplitNet
 from adaptive_split.models.layout import Layout
-from adaptive_split.models.multi_exit import INPUT_MEAN, INPUT_STD, GarmentsNet
+from adaptive_split.models.multi_exit import INPUT_MEAN, INPUT_STD, ChannelAttention, GarmentsNet
 from adaptive_split.models.pictures import LabelledPictures, augment
 from adaptive_split.models.teach import TAUGHT_BITS, TeachConfig, bottleneck_loss, one_cycle
 
@@ -55,6 +55,18 @@ VARIANTS = (
     Variant(name="clip fixed at 4 sd", clip=4.0),
     Variant(name="attention, entropy .05", attention=True, entropy_weight=0.05),
 )
+
+
+class Attending(nn.Module):
+    """Weighs the channels of a feature before it is narrowed, as AECNN does (arXiv 2211.13745)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weigh = ChannelAttention(channels)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Map `(N, C, H, W)` to the same shape."""
+        return feature * self.weigh(feature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +151,11 @@ def learn(
     """Put a fresh bottleneck into the net and train it."""
     torch.manual_seed(seed)
     layout = net.encoders[split - 1].layout
-    shape = replace(bottleneck_shape(layout), attention=variant.attention)
+    shape = bottleneck_shape(layout)
+    attending = Attending(layout.channels) if variant.attention else None
     encoder, decoder = AttachedEncoder(layout, shape), AttachedDecoder(layout, shape)
+    if attending is not None:
+        encoder.patches.narrow.insert(0, attending)
     net.encoders[split - 1], net.decoders[split - 1] = encoder, decoder
     decoder.calibrate(lesson.features[0, :64])
     if variant.clip is not None:
@@ -201,10 +216,7 @@ def clips(net: SplitNet, exam: Sent, split: int) -> dict[str, list[float]]:
     """
     features = exam.features[0, ::4]
     narrow = net.encoders[split - 1].patches.narrow
-    inputs = features
-    if net.encoders[split - 1].patches.attention is not None:
-        inputs = features * net.encoders[split - 1].patches.attention(features)
-    wide = torch.cat([narrow(batch) for batch in inputs.split(BATCH)])
+    wide = torch.cat([narrow(batch) for batch in features.split(BATCH)])
     spread = wide.std((0, 2, 3), keepdim=True)
     found = {}
     for bits in BITS:

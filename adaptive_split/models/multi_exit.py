@@ -25,8 +25,6 @@ class BottleneckShape:
     """Spatial stride of the encoder."""
     encoder_channels: int = 64
     decoder_channels: int = 96
-    attention: bool = False
-    """Whether channel attention weighs the feature before it is narrowed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +141,6 @@ class Encoder(nn.Module):
 
     def __init__(self, in_channels: int, shape: BottleneckShape) -> None:
         super().__init__()
-        self.attention = ChannelAttention(in_channels) if shape.attention else None
         self.narrow = nn.Sequential(
             ConvBlock(in_channels, shape.encoder_channels, 3, shape.stride),
             nn.Conv2d(shape.encoder_channels, shape.code_channels, 1, bias=False),
@@ -156,8 +153,6 @@ class Encoder(nn.Module):
         Batch norm starts each channel at unit spread, which the clip cuts at two standard
         deviations; its scale and shift then learn each channel's own range.
         """
-        if self.attention is not None:
-            feature = feature * self.attention(feature)
         return torch.clamp(0.5 + 0.25 * self.narrow(feature), 0.0, 1.0)
 
 
