@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptive_split.accuracy import expected_right
 from adaptive_split.decision import NEVER, DecisionGrid
 from adaptive_split.errors import ConfigError
 from adaptive_split.objective import Objective
@@ -44,7 +45,7 @@ class CandidateTable:
     """Everything about the N candidates and P payloads that does not change from frame to frame.
 
     Times come from the profiles; probabilities are shares of the samples of the outcomes (so
-    utilities are expectations over pictures).
+    utilities are expectations over pictures), or what these let expect of other pictures.
 
     Attributes:
         head_s: Device time until exit j has answered, index 0..S (0 at index 0), shape `(S+1,)`.
@@ -70,7 +71,25 @@ class CandidateTable:
         outcomes: Outcomes,
         objective: Objective,
         radio: Radio,
+        *,
+        for_others: bool = False,
     ) -> None:
+        """Count.
+
+        Args:
+            grid: The decisions.
+            device: Times on the device.
+            server: Times on the server.
+            outcomes: Answers to pictures.
+            objective: What a frame is worth.
+            radio: What sending costs.
+            for_others: Whether the table is to decide about other pictures than those of the
+                outcomes: the server's answers are then expected to be right as `expected_right`
+                says, and not as often as they happened to be.
+
+        Raises:
+            ConfigError: If grid, profiles and outcomes do not belong together.
+        """
         if outcomes.payloads != grid.payloads:
             raise ConfigError(
                 f"outcomes must hold the grid's payloads {grid.payloads}; got {outcomes.payloads}; "
@@ -96,14 +115,17 @@ class CandidateTable:
         sizes = outcomes.payload_bytes.astype(np.float64)
         self.wire_bytes: Floats = sizes + radio.overhead_bytes
         self.mean_bytes: Floats = np.asarray(self.wire_bytes.mean(0))
-        self._count_outcomes(outcomes)
+        answered: Floats = outcomes.server_right.astype(np.float64)
+        if for_others:
+            answered = expected_right(outcomes.server_confidence, outcomes.server_right)
+        self._count_outcomes(outcomes, answered)
         ready = np.where(grid.local, 0.0, self.ready_s[grid.payload_index])
         self.busy_s: Floats = self.exit_share @ self.head_s[1:] + self.send_share * ready
 
-    def _count_outcomes(self, outcomes: Outcomes) -> None:
+    def _count_outcomes(self, outcomes: Outcomes, answered: Floats) -> None:
         grid = self.grid
         num_stages, count = grid.num_stages, len(grid)
-        right, answered = outcomes.exit_right, outcomes.server_right
+        right = outcomes.exit_right
         self.exit_share: Floats = np.zeros((count, num_stages))
         self.exit_right: Floats = np.zeros((count, num_stages))
         self.send_share: Floats = np.zeros(count)
@@ -124,7 +146,7 @@ class CandidateTable:
             if payload >= 0:
                 sent = exit_index == 0
                 self.send_share[index] = sent.mean()
-                self.server_right[index] = (sent & answered[:, payload]).mean()
+                self.server_right[index] = (sent * answered[:, payload]).mean()
                 deepest = max(chosen.split_point, 1) - 1
                 self.fallback_right[index] = (sent & right[:, deepest]).mean()
 

@@ -159,10 +159,14 @@ class Scenario:
         return outcomes
 
     def table(self, subset: str) -> CandidateTable:
-        """Tabulate the candidates on one half of the pictures."""
+        """Tabulate the candidates on one half of the pictures.
+
+        Whoever decides with `policy` decides about other pictures: see `expected_right`.
+        """
         return CandidateTable(
-            self.grid, self.device, self.server, self.outcomes(subset), self.objective, self.radio
-        )
+            self.grid, self.device, self.server, self.outcomes(subset), self.objective, self.radio,
+            for_others=subset == "policy",
+        )  # fmt: skip
 
 
 def load_scenario(name_or_path: str, bundle: str | None = None) -> Scenario:

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adaptive_split.accuracy import expected_right
+from adaptive_split.decision import NEVER
 from adaptive_split.errors import BundleError, ConfigError
 from adaptive_split.scenario import SUBSETS, Camera, ServerLoad, load_scenario, scenario_path
 from tests import support
@@ -42,6 +44,20 @@ def test_a_scenario_is_what_its_file_says(read, bundle):
     assert scenario.load.utilizations == (0.5,)
     assert scenario.camera.frames_per_stream == 50
     assert scenario.table("policy").outcomes.subset == "policy"
+
+
+def test_who_decides_about_other_pictures_expects_what_the_counted_ones_let_expect():
+    scenario = load_scenario("default")
+    counted, expecting = scenario.table("judge"), scenario.table("policy")
+    outcomes, judged = scenario.outcomes("policy"), scenario.outcomes("judge")
+    chance = expected_right(outcomes.server_confidence, outcomes.server_right)
+    sends, grid = scenario.grid.payload_index >= 0, scenario.grid
+    never = [one.exit_threshold == NEVER for one in grid.candidates]
+    always = np.flatnonzero(sends & never)
+    payload = grid.payload_index[always]
+
+    np.testing.assert_allclose(expecting.server_right[always], chance.mean(0)[payload])
+    np.testing.assert_allclose(counted.server_right[always], judged.server_right.mean(0)[payload])
 
 
 @pytest.mark.parametrize(
