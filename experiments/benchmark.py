@@ -52,7 +52,7 @@ IN_HINDSIGHT = (
 )  # fmt: skip
 SIMPLE = ("two-arm", "best-pair", "busy-skip", "neurosurgeon", "dynamic-split", "spinn", "dyno")
 """Rules without an estimate of what may happen; the best one must not win in any link family."""
-SAC = "sac"
+SAC, ORACLE = "sac", "oracle"
 SWAPPED = "swapped"
 Values = np.ndarray[Any, Any]
 OTHER_HALF = {"policy": "judge", "judge": "policy"}
@@ -72,6 +72,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--frames", type=int, default=TrainConfig().num_frames)
     parser.add_argument("--streams", type=int, default=50, help="per link family, to judge on")
+    parser.add_argument(
+        "--hindsight", action=argparse.BooleanOptionalAction, default=True,
+        help="whether `play` picks rivals, besides the oracle, on the judged streams too: slow",
+    )  # fmt: skip
     parser.add_argument(
         "--halves", choices=("given", SWAPPED), default="given", help="roles of the pictures"
     )
@@ -185,7 +189,7 @@ def play(arguments: argparse.Namespace) -> None:
         board.play("trained-static", partial(make_policy, trained, deciding, any_bundle))
         pick = partial(pick_in_hindsight, table=judging, streams=streams, deciding=deciding,
                        tuned=tuned)  # fmt: skip
-        for name in IN_HINDSIGHT:
+        for name in IN_HINDSIGHT if arguments.hindsight else (ORACLE,):
             board.play(name, partial(_picked, pick, name))
 
 

@@ -161,8 +161,8 @@ def continue_training(
     env = TraceVecEnv(lanes)
     env.seed(config.seed)
     model = ContinuedSAC(
-        env, layout=env.layout, batch_size=config.batch_size, seed=config.seed,
-        learning_rate=lambda left: config.learning_rate * (0.05 + 0.95 * left),
+        env, layout=env.layout, width=len(weights.forecast[1]), batch_size=config.batch_size,
+        seed=config.seed, learning_rate=lambda left: config.learning_rate * (0.05 + 0.95 * left),
     )  # fmt: skip
     model.start_from(weights, recorded, labels)
     callback = _Progress(progress, config.num_frames)

@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS
 from adaptive_split.runtime.controller import VALUE_CLIP, ForecastWeights
 
-WIDTH = 64
+WIDTH = 128
+"""Of the forecast's layers, unless asked otherwise."""
+RESIDUAL_WIDTH = 64
 NEVER_VARIED = 1e9
 """Scale of a column that was constant in training: what it means was never learnt, so that a charge
 or a deadline that changes in the field must not move the networks."""
@@ -28,12 +31,12 @@ class Forecast(nn.Module):
     payload_mean: Tensor
     payload_scale: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
         context, columns = len(CONTEXT), len(PAYLOAD_COLUMNS)
-        self.context_layers = nn.ModuleList([nn.Linear(context, WIDTH), nn.Linear(WIDTH, WIDTH)])
-        wide = [nn.Linear(WIDTH + columns, WIDTH), nn.Linear(WIDTH, WIDTH)]
-        self.payload_layers = nn.ModuleList([*wide, _zero_linear(WIDTH)])
+        self.context_layers = nn.ModuleList([nn.Linear(context, width), nn.Linear(width, width)])
+        wide = [nn.Linear(width + columns, width), nn.Linear(width, width)]
+        self.payload_layers = nn.ModuleList([*wide, _zero_linear(width)])
         self.register_buffer("context_mean", torch.zeros(context))
         self.register_buffer("context_scale", torch.ones(context))
         self.register_buffer("payload_mean", torch.zeros(columns))
@@ -65,11 +68,13 @@ class Forecast(nn.Module):
         hidden, rows = self.normalize(context, payloads)
         for layer in self.context_layers:
             hidden = torch.relu(layer(hidden))
-        wide = hidden[:, None, :].expand(-1, rows.shape[1], -1)
-        deep = torch.cat([wide, rows], -1)
-        for layer in self.payload_layers[:-1]:
-            deep = torch.relu(layer(deep))
-        residual: Tensor = self.payload_layers[-1](deep)[..., 0]
+        first, second, last = self.payload_layers
+        assert isinstance(first, nn.Linear)
+        # The context's part of the first layer is the same for every payload of a moment.
+        of_context, of_rows = torch.split(first.weight, [hidden.shape[1], rows.shape[2]], 1)
+        shared = functional.linear(hidden, of_context, first.bias)
+        deep = torch.relu(functional.linear(rows, of_rows) + shared[:, None, :])
+        residual: Tensor = last(torch.relu(second(deep)))[..., 0]
         return payloads[..., 0] + residual
 
 
@@ -89,7 +94,7 @@ class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         size = len(CONTEXT) + len(PAYLOAD_COLUMNS) + len(CANDIDATE_COLUMNS) + 1
-        wide = [nn.Linear(size, WIDTH), nn.Linear(WIDTH, 32)]
+        wide = [nn.Linear(size, RESIDUAL_WIDTH), nn.Linear(RESIDUAL_WIDTH, 32)]
         self.layers = nn.ModuleList([*wide, _zero_linear(32)])
 
     def forward(

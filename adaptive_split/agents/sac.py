@@ -31,7 +31,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional
 
-from adaptive_split.agents.networks import Forecast, Residual, export_weights
+from adaptive_split.agents.networks import WIDTH, Forecast, Residual, export_weights
 from adaptive_split.agents.sb3_env import NEVER_CHOSEN, Layout
 from adaptive_split.errors import ConfigError
 from adaptive_split.observation import CANDIDATE_COLUMNS, PAYLOAD_COLUMNS
@@ -54,6 +54,7 @@ class CandidatePolicy(BasePolicy):
         lr_schedule: Schedule,
         *,
         layout: Layout | None = None,
+        width: int = WIDTH,
         **_: Any,
     ) -> None:
         super().__init__(observation_space, action_space)
@@ -66,7 +67,7 @@ class CandidatePolicy(BasePolicy):
         self.layout = layout
         fill = [(*row, *[UNKNOWN] * (count - len(row))) for row in layout.payload_indices]
         self.register_buffer("payload_index", torch.tensor(fill))
-        self.forecast = Forecast()
+        self.forecast = Forecast(width)
         self.residual = Residual()
         self.residual_used = False
         """Set by the first transition without counterfactuals; until then it is zero."""
@@ -185,6 +186,7 @@ class CandidateSAC(OffPolicyAlgorithm):
         env: VecEnv,
         *,
         layout: Layout,
+        width: int = WIDTH,
         learning_rate: float | Schedule = 1e-3,
         buffer_size: int = 150_000,
         learning_starts: int = 4_000,
@@ -207,7 +209,7 @@ class CandidateSAC(OffPolicyAlgorithm):
             gradient_steps=gradient_steps,
             replay_buffer_class=CounterfactualBuffer,
             replay_buffer_kwargs={"num_payloads": layout.num_payloads},
-            policy_kwargs={"layout": layout},
+            policy_kwargs={"layout": layout, "width": width},
             seed=seed,
             tensorboard_log=tensorboard_log,
             verbose=verbose,

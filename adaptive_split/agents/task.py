@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,19 +23,22 @@ from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
 
-GUARD_MARGINS = (None, 0.003, 0.01)
+GUARD_MARGINS = (None, 0.01)
 """Margins tried for the guard on the validation streams; none = no guard."""
 SETTLED_PRICES = tuple(product((0.1, 0.3), ((0.03, 0.0), (0.1, 0.0), (0.0, 0.03), (0.03, 0.02))))
 """Backlog prices, device and (uplink, occupied), tried besides the distribution planner's."""
-TRUSTS = (1.0, 0.75, 0.5)
+FINALISTS = 3
+"""Prices that are compared on all validation streams."""
+TRUSTS = (1.0, 0.5)
 """Factors tried on the learned correction of the planner's log odds."""
-FUTURES = (0.0, 0.5, 1.0)
+FUTURES = (0.0, 1.0)
 """Factors tried on the learned future; with 0 it costs no time when deciding."""
 WORTH = 0.0005
 """Utility by which adapting must beat the best static decision on validation to be used at all."""
 SURE = 2.0
 """Standard errors, over streams, by which it must do so."""
 DISTRIBUTION = "distribution-planner"
+Setting = TypeVar("Setting")
 BAR = (DISTRIBUTION, "two-window-planner")
 """Rivals that a controller must beat on validation to be exported."""
 
@@ -53,6 +56,11 @@ class Task:
     """Validation streams: checkpoints, prices and guards are chosen on them."""
 
     @property
+    def few(self) -> tuple[Stream, ...]:
+        """Every other validation stream: on them checkpoints, and prices first, are compared."""
+        return self.streams[::2]
+
+    @property
     def prices(self) -> BacklogPrices:
         """Backlog prices of the tuned distribution planner: training begins with them."""
         return PlannerSettings(**self.tuned[DISTRIBUTION]).prices
@@ -64,8 +72,9 @@ class Task:
 
     @cached_property
     def planner_utility(self) -> float:
-        """Validation utility of the tuned distribution planner."""
-        return self.utility_of(DISTRIBUTION)
+        """Utility of the tuned distribution planner on the few validation streams."""
+        planner = make_rival(DISTRIBUTION, self.table, self.tuned)
+        return mean_utility(planner, self.table, self.few)
 
     def utility_of(self, name: str) -> float:
         """Validation utility of a tuned rival, or of the best static decision."""
@@ -74,9 +83,9 @@ class Task:
         return mean_utility(make_rival(name, self.table, self.tuned), self.table, self.streams)
 
     def utility(self, weights: ForecastWeights) -> float:
-        """Validation utility of networks, with the planner's prices and no guard."""
+        """Utility of networks, with the planner's prices and no guard, on the few streams."""
         controller = ForecastController(self.table, weights, self.prices)
-        return mean_utility(controller, self.table, self.streams)
+        return mean_utility(controller, self.table, self.few)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +149,8 @@ def settle(
     """Pick prices, trust, future, guard and probes for networks that may not know the scenario.
 
     The forecast sees neither prices nor guard, so it need not be trained again. One knob is picked
-    after the other.
+    after the other: the prices that bring most; full trust, no future and no guard unless another
+    setting is better by more than a standard error.
 
     Args:
         task: The scenario.
@@ -152,37 +162,38 @@ def settle(
 
     @cache
     def values(
-        prices: BacklogPrices, networks: ForecastWeights, margin: float | None = None
+        prices: BacklogPrices,
+        networks: ForecastWeights,
+        margin: float | None = None,
+        streams: tuple[Stream, ...] = task.streams,
     ) -> Floats:
         controller = ForecastController(
             task.table, networks, prices,
             guard_candidate=None if margin is None else task.static, guard_margin=margin or 0.0,
         )  # fmt: skip
-        return lane_utility(controller, task.table, task.streams)
-
-    def value(
-        prices: BacklogPrices, networks: ForecastWeights, margin: float | None = None
-    ) -> float:
-        return float(values(prices, networks, margin).mean())
+        return lane_utility(controller, task.table, streams)
 
     trusted = {trust: with_future(scaled(weights, trust), 0.0) for trust in TRUSTS}
     tried = [
         BacklogPrices(device=device, uplink=uplink, occupied=occupied)
         for device, (uplink, occupied) in SETTLED_PRICES
     ]
-    prices = max(
-        dict.fromkeys([task.prices, *tried]), key=lambda option: value(option, trusted[1.0])
-    )
-    trust = max(TRUSTS, key=lambda factor: value(prices, trusted[factor]))
+    plain, few = trusted[TRUSTS[0]], task.few
+    finalists = sorted(
+        dict.fromkeys([task.prices, *tried]),
+        key=lambda prices: -values(prices, plain, None, few).mean(),
+    )[:FINALISTS]
+    prices = max(finalists, key=lambda prices: values(prices, plain).mean())
+    trust = _surely_best(TRUSTS, lambda factor: values(prices, trusted[factor]))
     futures = {0.0: trusted[trust]}
     if traces is not None:
         source = StreamSource(task.scenario, task.table.outcomes, traces)
         controller = ForecastController(task.table, trusted[trust], prices)
         learned = learn_future(controller, source, seed)
         futures |= {factor: with_future(learned, factor) for factor in FUTURES if factor}
-    future = max(futures, key=lambda factor: value(prices, futures[factor]))
-    margin = max(GUARD_MARGINS, key=lambda option: value(prices, futures[future], option))
-    best = value(prices, futures[future], margin)
+    future = _surely_best(tuple(futures), lambda factor: values(prices, futures[factor]))
+    margin = _surely_best(GUARD_MARGINS, lambda option: values(prices, futures[future], option))
+    best = float(values(prices, futures[future], margin).mean())
     static = lane_utility(Static(task.static), task.table, task.streams)
     gain = values(prices, futures[future], margin) - static
     least = max(WORTH, SURE * float(gain.std()) / len(gain) ** 0.5)
@@ -190,6 +201,13 @@ def settle(
     adapts = float(gain.mean()) >= least
     validation[LEARNED] = best if adapts else validation[BEST_STATIC]
     return Settled(futures[future], trust, future, prices, margin, adapts, validation)
+
+
+def _surely_best(settings: Sequence[Setting], play: Callable[[Setting], Floats]) -> Setting:
+    """The setting that brings most; the first one unless that is a standard error better."""
+    best = max(settings, key=lambda setting: play(setting).mean())
+    gain = play(best) - play(settings[0])
+    return best if gain.mean() > gain.std() / len(gain) ** 0.5 else settings[0]
 
 
 def scaled(weights: ForecastWeights, trust: float) -> ForecastWeights:

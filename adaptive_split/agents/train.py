@@ -13,6 +13,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from adaptive_split.agents.checkpoint import Arrays, Checkpointer, arrays_of, weights_of
+from adaptive_split.agents.networks import WIDTH
 from adaptive_split.agents.sac import CandidateSAC
 from adaptive_split.agents.sb3_env import TraceVecEnv
 from adaptive_split.agents.shards import Maker, Shards
@@ -39,11 +40,13 @@ class TrainConfig:
     """Lanes of all scenarios together."""
     num_simulators: int = 1
     """Simulators of each scenario, which share its lanes; another number draws other streams."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Falls linearly to a twentieth."""
     batch_size: int = 512
-    gradient_steps: int = 1
+    gradient_steps: int = 2
     """After each step of all lanes."""
+    width: int = WIDTH
+    """Of the forecast's layers; deciding takes the longer the wider they are."""
     vary: bool = False
     """Whether half of the streams are varied beyond what was recorded; see `Variation`."""
     curriculum: float = 0.0
@@ -52,8 +55,8 @@ class TrainConfig:
     """Discount per frame of the SAC target, where no counterfactuals are known."""
     tuning_per_family: int = 24
     """Streams per family on which rivals are tuned."""
-    validation_per_family: int = 12
-    """Streams per family and scenario on which checkpoints are chosen."""
+    validation_per_family: int = 24
+    """Streams per family and scenario on which checkpoints, prices and guard are chosen."""
     checkpoints: int = 6
 
     def __post_init__(self) -> None:
@@ -63,7 +66,7 @@ class TrainConfig:
                 "streams must either be varied or follow the curriculum; got vary=True and "
                 f"curriculum={self.curriculum!r}; leave one of them out"
             )
-        for name in ("num_frames", "num_envs", "num_simulators", "checkpoints"):
+        for name in ("num_frames", "num_envs", "num_simulators", "width", "checkpoints"):
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name} of a training must be 1 or more; got {value!r}")
@@ -141,6 +144,7 @@ def make_model(
     return CandidateSAC(
         env,
         layout=env.layout,
+        width=config.width,
         learning_rate=lambda left: config.learning_rate * (0.05 + 0.95 * left),
         batch_size=config.batch_size,
         gradient_steps=config.gradient_steps,

@@ -144,7 +144,7 @@ class TwoWindowPlanner:
 class ForecastWeights:
     """The two small networks; weights are `(in, out)`, inputs normalized by means and scales.
 
-    Forecast: context to 64 to 64; with each payload row to 64 to 64 to 1.
+    Forecast: context through two layers; with each payload row through two more, to 1.
     Residual: context and each candidate's row with its payload's row and chance to 64 to 32 to 1.
     """
 

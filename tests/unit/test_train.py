@@ -145,6 +145,14 @@ def test_the_curriculum_reaches_the_environments(tasks):
     assert model.gamma == 0.8
 
 
+def test_the_networks_are_as_wide_as_asked(tasks):
+    model = make_model(tasks[:1], TRACES, replace(TINY, num_envs=4, width=24))
+
+    sizes = {layer.shape[-1] for layer in model.policy.export().forecast[:-2]}
+
+    assert sizes == {24}
+
+
 def test_the_learning_rate_falls_to_a_twentieth(tasks):
     model = make_model(tasks[:1], TRACES, replace(TINY, num_envs=4, learning_rate=2e-3))
 
@@ -157,6 +165,7 @@ def test_the_learning_rate_falls_to_a_twentieth(tasks):
     [
         ({"vary": True, "curriculum": 0.5}, "varied or follow the curriculum; got vary=True"),
         ({"num_frames": 0}, "num_frames of a training must be 1 or more; got 0"),
+        ({"width": 0}, "width of a training must be 1 or more; got 0"),
         ({"checkpoints": 0}, "checkpoints of a training must be 1 or more; got 0"),
     ],
 )
