@@ -59,6 +59,8 @@ class CandidateTable:
         send_share: Probability that a candidate sends, shape `(N,)`.
         server_right, fallback_right: Probability that it sends and the server, or the fallback,
             is right, shape `(N,)`.
+        answer_right: Whether the server's answer to each picture and payload is right, or its
+            chance to be, shape `(M, P)`.
         stop_right: Probability that no exit up to d has answered and exit d is right, should the
             device have to stop there, shape `(N, S+1)`.
     """
@@ -84,8 +86,8 @@ class CandidateTable:
             objective: What a frame is worth.
             radio: What sending costs.
             for_others: Whether the table is to decide about other pictures than those of the
-                outcomes: the server's answers are then expected to be right as `expected_right`
-                says, and not as often as they happened to be.
+                outcomes: the server's answers then count at the chance that `expected_right`
+                gives them, and not at what they happened to be.
 
         Raises:
             ConfigError: If grid, profiles and outcomes do not belong together.
@@ -115,14 +117,14 @@ class CandidateTable:
         sizes = outcomes.payload_bytes.astype(np.float64)
         self.wire_bytes: Floats = sizes + radio.overhead_bytes
         self.mean_bytes: Floats = np.asarray(self.wire_bytes.mean(0))
-        answered: Floats = outcomes.server_right.astype(np.float64)
+        self.answer_right: Floats = outcomes.server_right.astype(np.float64)
         if for_others:
-            answered = expected_right(outcomes.server_confidence, outcomes.server_right)
-        self._count_outcomes(outcomes, answered)
+            self.answer_right = expected_right(outcomes.server_confidence, outcomes.server_right)
+        self._count_outcomes(outcomes)
         ready = np.where(grid.local, 0.0, self.ready_s[grid.payload_index])
         self.busy_s: Floats = self.exit_share @ self.head_s[1:] + self.send_share * ready
 
-    def _count_outcomes(self, outcomes: Outcomes, answered: Floats) -> None:
+    def _count_outcomes(self, outcomes: Outcomes) -> None:
         grid = self.grid
         num_stages, count = grid.num_stages, len(grid)
         right = outcomes.exit_right
@@ -146,7 +148,7 @@ class CandidateTable:
             if payload >= 0:
                 sent = exit_index == 0
                 self.send_share[index] = sent.mean()
-                self.server_right[index] = (sent * answered[:, payload]).mean()
+                self.server_right[index] = (sent * self.answer_right[:, payload]).mean()
                 deepest = max(chosen.split_point, 1) - 1
                 self.fallback_right[index] = (sent & right[:, deepest]).mean()
 

@@ -1,9 +1,8 @@
 """The benchmark set, trained and judged: `python experiments/benchmark.py STEP`.
 
 `tune` picks the rivals' knobs on the training traces, `train` one policy for the trained scenarios
-per seed, `transfer` settles it in the others, `play` plays everybody on the test traces, `table`
-prints what came out. Each step writes below
-OUT and goes on where it was interrupted. Scenarios that no policy was trained for show how it
+per seed, `transfer --only D I` settles it in the others, `play` plays everybody on the test traces,
+`table` prints what came out. Each step writes below OUT and goes on where it was interrupted. Scenarios that no policy was trained for show how it
 transfers. With `--halves swapped` every step does the same below OUT/swapped, the two halves of the
 pictures in each other's role; `cross` then prints the tables over both directions: each picture
 is judged, and never by a controller that decided with it.
@@ -69,6 +68,9 @@ def main() -> None:
         "--taught", nargs="+", choices=tuple(SCENARIOS), default=list(TRAINED),
         help="scenarios that `train` learns from; D, with an OUT of its own, is D trained there",
     )  # fmt: skip
+    parser.add_argument(
+        "--networks", type=Path, help="an OUT whose policies `transfer` settles; default OUT"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--frames", type=int, default=TrainConfig().num_frames)
     parser.add_argument("--streams", type=int, default=50, help="per link family, to judge on")
@@ -151,20 +153,25 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def transfer(arguments: argparse.Namespace) -> None:
-    """Settle the trained policies where they were not trained; their networks stay as they are."""
+    """Settle trained policies, their networks as they are.
+
+    Where they were not trained, or where they were, with other knobs than then.
+    """
     learning, checking = traces("train", arguments), traces("validation", arguments)
-    for letter in UNSEEN:
+    for letter in arguments.only:
         there = task(letter, arguments)
+        rolled_out = learning if letter in arguments.taught else None
         for seed in arguments.seeds:
             place = arguments.out / f"seed-{seed}" / letter
-            source = arguments.out / f"seed-{seed}" / next(iter(TRAINED))
+            source = (arguments.networks or arguments.out) / f"seed-{seed}" / next(iter(TRAINED))
             if place.exists() or not source.exists():
                 continue
             bundle = ControllerBundle.load(source)
             trust = float(bundle.provenance.get("trust", 1.0))
             learned = Learned(scaled(bundle.weights, 1 / trust), (), 0.0)
-            settled = settle(there, learned.weights)
-            _say(f"{letter}, seed {seed}: {dict(settled.validation)}, adapts {settled.adapts}")
+            settled = settle(there, learned.weights, rolled_out, seed)
+            _say(f"{letter}, seed {seed}: {dict(settled.validation)}, {settled.prices}, "
+                 f"future {settled.future}, adapts {settled.adapts}")  # fmt: skip
             config = TrainConfig(seed=seed)
             export(there, learned, settled, config, learning, checking, place)
 

@@ -94,11 +94,14 @@ def lane_utility(
     streams: Sequence[Stream],
     progress: Callable[[int, int], None] | None = None,
 ) -> Floats:
-    """Mean utility per captured frame of every stream, shape `(L,)`; keeps no steps."""
+    """Mean utility per captured frame of every stream, shape `(L,)`; keeps no steps.
+
+    With a table that is for other pictures, what is to be expected of those: `Step.expected`.
+    """
     simulator = Simulator(table, streams, probes=policy.probes)
     total = np.zeros(simulator.lanes)
     for step in steps_of(policy, simulator, progress):
-        total += step.utility
+        total += step.expected
     return np.asarray(total / simulator.num_frames)
 
 

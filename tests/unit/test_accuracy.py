@@ -4,6 +4,12 @@ import numpy as np
 import pytest
 
 from adaptive_split.accuracy import expected_right
+from adaptive_split.agents.baselines import Static
+from adaptive_split.agents.evaluate import lane_utility, play
+from adaptive_split.candidates import CandidateTable
+from adaptive_split.decision import NEVER, Decision
+from adaptive_split.objective import Objective
+from tests import support
 
 
 def answers(accuracies, num_pictures, seed, told=0.0):
@@ -79,3 +85,27 @@ def test_a_picture_or_a_payload_alone_counts_as_it_is(right, expected):
 
 def test_no_payloads_have_no_chances():
     assert expected_right(np.zeros((5, 0)), np.zeros((5, 0), bool)).shape == (5, 0)
+
+
+@pytest.mark.parametrize("for_others", [False, True])
+def test_policies_that_decide_about_other_pictures_are_scored_by_what_is_to_be_expected(for_others):
+    given = support.table(Objective(slo_s=1.0, fps=5.0))
+    table = CandidateTable(
+        given.grid, given.device, given.server, given.outcomes, given.objective, given.radio,
+        for_others=for_others,
+    )  # fmt: skip
+    sends = Static(given.grid.index(Decision(1, NEVER, 8)))
+    streams = [support.stream(outages=False, fps=5.0, seed=seed) for seed in range(4)]
+    steps = play(sends, table, streams).steps
+
+    apart = sum(step.expected - step.utility for step in steps)
+    luck = sum(
+        step.by_server * step.on_time * (table.answer_right[step.sample_index, 3] - step.correct)
+        for step in steps
+    )  # fmt: skip
+    total = sum(step.expected for step in steps) / streams[0].num_frames
+
+    assert given.grid.payloads[3] == (1, 8)
+    np.testing.assert_allclose(apart, luck, atol=1e-9)
+    np.testing.assert_allclose(lane_utility(sends, table, streams), total)
+    assert np.any(np.abs(luck) > 0.01) == for_others

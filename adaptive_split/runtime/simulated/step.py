@@ -81,6 +81,9 @@ class Step:
     arrival_s: Floats
     start_s: Floats
     utility: Floats
+    expected: Floats
+    """The utility with the server's answer counted as the table has it: at its chance to be right
+    where the table is for other pictures, else as it is."""
     correct: Bools
     on_time: Bools
     answer: Ints
@@ -123,13 +126,16 @@ def report(table: CandidateTable, work: Work, transfer: Transfer, energy_price: 
     correct = on_time & (answer == outcomes.label[sample])
     wire_bytes = np.where(work.sent, transfer.wire_bytes, 0.0)
     energy = _energy_j(table, work, transfer, wire_bytes)
-    utility = correct - energy_price * energy - table.objective.byte_price * wire_bytes * 1e-6
+    cost = energy_price * energy + table.objective.byte_price * wire_bytes * 1e-6
+    chance = np.where(by_server, table.answer_right[sample, payload], correct)
     busy = work.ready_s - work.arrival_s - work.head_s - work.encode_s
     half = np.where(by_server, transfer.half_rtt_s, 0.0)
     return Step(
         active=work.active, frame_index=work.frame_index, sample_index=sample,
         candidate=work.candidate, arrival_s=work.arrival_s, start_s=work.start_s,
-        utility=np.where(work.active, utility, 0.0), correct=correct, on_time=on_time,
+        utility=np.where(work.active, correct - cost, 0.0),
+        expected=np.where(work.active, on_time * chance - cost, 0.0),
+        correct=correct, on_time=on_time,
         answer=answer, exit_index=np.where(by_server, 0, work.deepest), by_server=by_server,
         fallback=np.where(work.unsent, 2, (transfer.late | work.cut).astype(np.int64)),
         latency_s=ended - work.arrival_s, wait_s=busy, head_s=work.head_s,
