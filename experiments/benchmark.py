@@ -2,10 +2,11 @@
 
 `tune` picks the rivals' knobs on the training traces, `train` one policy for the trained scenarios
 per seed, `transfer --only D I` settles it in the others, `play` plays everybody on the test traces,
-`table` prints what came out. Each step writes below OUT and goes on where it was interrupted. Scenarios that no policy was trained for show how it
-transfers. With `--halves swapped` every step does the same below OUT/swapped, the two halves of the
-pictures in each other's role; `cross` then prints the tables over both directions: each picture
-is judged, and never by a controller that decided with it.
+`table` prints what came out. Each step writes below OUT and goes on where it was interrupted.
+Scenarios that no policy was trained for show how it transfers. With `--halves swapped` every step
+does the same below OUT/swapped, the two halves of the pictures in each other's role; `cross` then
+prints the tables over both directions: each picture is judged, and never by a controller that
+decided with it.
 """
 
 from __future__ import annotations
