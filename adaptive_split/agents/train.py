@@ -25,6 +25,9 @@ from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.controller import ForecastWeights
 from adaptive_split.trace import Trace
 
+LATER = 0.0005
+"""A later checkpoint is kept unless it is worse than the best one by more than this: validation is
+noisy, and what was learnt last was learnt at the lowest rate."""
 Spread = Callable[[Sequence[Maker]], Shards]
 """Makes simulators somewhere else and plays them there."""
 
@@ -221,5 +224,6 @@ class _Watcher(BaseCallback):
         self.logger.dump(self.num_timesteps)
         each = ", ".join(f"{value:+.4f}" for value in gains)
         self.say(f"{self.num_timesteps:>7} frames: {gain:+.4f} above the planner ({each})")
-        if gain > self.best_gain:
-            self.best, self.best_gain = weights, gain
+        if gain >= self.best_gain - LATER:
+            self.best = weights
+        self.best_gain = max(gain, self.best_gain)
