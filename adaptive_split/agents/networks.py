@@ -11,7 +11,7 @@ from torch.nn import functional
 from adaptive_split.observation import CANDIDATE_COLUMNS, CONTEXT, PAYLOAD_COLUMNS
 from adaptive_split.runtime.controller import VALUE_CLIP, ForecastWeights
 
-WIDTH = 128
+WIDTH = 64
 """Of the forecast's layers, unless asked otherwise."""
 RESIDUAL_WIDTH = 64
 NEVER_VARIED = 1e9

@@ -43,10 +43,10 @@ class TrainConfig:
     """Lanes of all scenarios together."""
     num_simulators: int = 1
     """Simulators of each scenario, which share its lanes; another number draws other streams."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """Falls linearly to a twentieth."""
     batch_size: int = 512
-    gradient_steps: int = 2
+    gradient_steps: int = 1
     """After each step of all lanes."""
     width: int = WIDTH
     """Of the forecast's layers; deciding takes the longer the wider they are."""

@@ -46,7 +46,7 @@ def deploy(scenario, traces, count, path):
         provenance={"scenario": scenario.name},
     )  # fmt: skip
     record(path, table, planner.controller(table), streams, PRICES)
-    log, forecast = read_logs([path], table), Forecast(64)
+    log, forecast = read_logs([path], table), Forecast(48)
     context, payloads, _ = (torch.tensor(part).float() for part in log.parts(table))
     forecast.normalize_on(context, payloads)
     return replace(planner, weights=export_weights(forecast, Residual())), log
