@@ -25,7 +25,7 @@ import torch
 from adaptive_split.agents.compare import pick_in_hindsight
 from adaptive_split.agents.evaluate import lane_utility
 from adaptive_split.agents.intervals import Bootstrap
-from adaptive_split.agents.rivals import RIVALS
+from adaptive_split.agents.rivals import RIVALS, make_rival
 from adaptive_split.agents.roster import make_policy
 from adaptive_split.agents.task import Task, scaled, settle
 from adaptive_split.agents.train import Learned, TrainConfig, learn
@@ -191,7 +191,9 @@ def play(arguments: argparse.Namespace) -> None:
         for place, bundle in bundles.items():
             board.play(f"sac-{place.parent.name[5:]}", partial(bundle.controller, deciding))
         any_bundle = next(iter(bundles.values()))
-        for name in (*RIVALS, "local", "jpeg"):
+        for name in RIVALS:
+            board.play(name, partial(make_rival, name, deciding, tuned))
+        for name in ("local", "jpeg"):
             board.play(name, partial(make_policy, name, deciding, any_bundle))
         trained = f"static:{_static(tuned, scenario)}"
         board.play("trained-static", partial(make_policy, trained, deciding, any_bundle))
