@@ -21,10 +21,10 @@ def expected_right(confidence: Floats, right: NDArray[np.bool_]) -> Floats:
     """Chance that each answer is right, such that means over pictures hold for other pictures.
 
     What a confidence is worth is counted over all payloads together, in bins of equally many
-    answers (histogram calibration, Zadrozny and Elkan, ICML 2001, section 3.2). What a payload's
-    own record says beyond that counts by `variance of payloads / (variance of payloads + its own
-    sampling variance)` (empirical Bayes, Efron and Morris, JASA 70, 1975, eq. 1.9); the sampling
-    variance is that of differences on the same pictures.
+    answers (histogram calibration, Zadrozny and Elkan, ICML 2001). What a payload's own record says
+    beyond that counts by `variance of payloads / (variance of payloads + its own sampling
+    variance)` (empirical Bayes, after Efron and Morris, JASA 70, 1975); the sampling variance is
+    that of differences on the same pictures.
 
     Args:
         confidence: Of every answer, shape `(M, P)`.
