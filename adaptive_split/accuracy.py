@@ -17,18 +17,21 @@ LEAST_PER_BIN = 50
 """Answers that a bin must hold for its share of right ones to mean something."""
 
 
-def expected_right(confidence: Floats, right: NDArray[np.bool_]) -> Floats:
+def expected_right(
+    confidence: Floats, right: NDArray[np.bool_], picture: NDArray[np.int64] | None = None
+) -> Floats:
     """Chance that each answer is right, such that means over pictures hold for other pictures.
 
     What a confidence is worth is counted over all payloads together, in bins of equally many
     answers (histogram calibration, Zadrozny and Elkan, ICML 2001). What a payload's own record says
     beyond that counts by `variance of payloads / (variance of payloads + its own sampling
     variance)` (empirical Bayes, after Efron and Morris, JASA 70, 1975); the sampling variance is
-    that of differences on the same pictures.
+    that of differences on the same pictures, all views of a picture being one draw.
 
     Args:
         confidence: Of every answer, shape `(M, P)`.
         right: Whether it was right, shape `(M, P)`.
+        picture: Which picture each row is a view of, shape `(M,)`, from 0 on; none = each its own.
 
     Returns:
         Shape `(M, P)`; means over pictures are chances, a single one may lie just outside [0, 1].
@@ -38,10 +41,18 @@ def expected_right(confidence: Floats, right: NDArray[np.bool_]) -> Floats:
     worth = _worth(confidence, right)
     beyond = right - worth
     own = beyond.mean(0)
-    noise = (beyond - beyond.mean(1, keepdims=True)).var(0) / len(beyond)
+    apart = beyond - beyond.mean(1, keepdims=True)
+    noise = sampling_variance(apart, np.arange(len(apart)) if picture is None else picture)
     spread = max(own.var() - noise.mean(), 0.0)
     trusted = np.divide(spread, spread + noise, out=np.zeros_like(own), where=spread + noise > 0)
     return np.asarray(worth + trusted * own)
+
+
+def sampling_variance(values: Floats, cluster: NDArray[np.int64]) -> Floats:
+    """Variance of the mean over rows that were drawn in clusters, `(M, P)` to `(P,)`."""
+    sums = np.zeros((cluster.max() + 1, values.shape[1]))
+    np.add.at(sums, cluster, values - values.mean(0))
+    return np.asarray(np.square(sums).sum(0) / len(values) ** 2)
 
 
 def _worth(confidence: Floats, right: NDArray[np.bool_]) -> Floats:

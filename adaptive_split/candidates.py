@@ -119,7 +119,9 @@ class CandidateTable:
         self.mean_bytes: Floats = np.asarray(self.wire_bytes.mean(0))
         self.answer_right: Floats = outcomes.server_right.astype(np.float64)
         if for_others:
-            self.answer_right = expected_right(outcomes.server_confidence, outcomes.server_right)
+            self.answer_right = expected_right(
+                outcomes.server_confidence, outcomes.server_right, outcomes.picture
+            )
         self._count_outcomes(outcomes)
         ready = np.where(grid.local, 0.0, self.ready_s[grid.payload_index])
         self.busy_s: Floats = self.exit_share @ self.head_s[1:] + self.send_share * ready

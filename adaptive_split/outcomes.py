@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +15,19 @@ from adaptive_split.decision import NEVER
 from adaptive_split.errors import BundleError, ConfigError
 
 VERSION = 1
+_VIEW = re.compile(r"#\d+$")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
-    """Answers and bytes for M labelled pictures, S exits and P payloads."""
+    """Answers and bytes for M labelled pictures or views of them, S exits and P payloads."""
 
     bundle_hash: str
     """Hash of the model bundle that answered."""
     subset: str
     """Which pictures: `policy` (train the policy on them) or `judge` (judge it on them)."""
     files: tuple[str, ...]
+    """Of every row; see `view_name` where it is another view of the picture than the file's."""
     label: NDArray[np.int64]
     """Shape `(M,)`."""
     exit_answer: NDArray[np.int64]
@@ -60,6 +63,16 @@ class Outcomes:
     def num_stages(self) -> int:
         """Number of exits, S."""
         return int(self.exit_answer.shape[-1])
+
+    @property
+    def picture(self) -> NDArray[np.int64]:
+        """Which picture each row is a view of, shape `(M,)`, from 0 on."""
+        files = [_VIEW.sub("", file) for file in self.files]
+        return np.unique(files, return_inverse=True)[1].astype(np.int64)
+
+    def plain(self) -> Outcomes:
+        """The rows of the pictures as they are in their files."""
+        return self.select([row for row, file in enumerate(self.files) if not _VIEW.search(file)])
 
     @property
     def exit_right(self) -> NDArray[np.bool_]:
@@ -142,6 +155,11 @@ class Outcomes:
             raise BundleError(
                 f"outcomes must be readable; got a damaged {path}: {error}"
             ) from error
+
+
+def view_name(file: str, number: int) -> str:
+    """Name a view of a picture; number 0 is the picture itself."""
+    return f"{file}#{number}" if number else file
 
 
 def confidence(logits: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -27,13 +27,16 @@ from adaptive_split.models.multi_exit import GARMENTS, NETWORKS, GarmentsNet
 from adaptive_split.models.pictures import LabelledPictures, load_pictures
 from adaptive_split.outcomes import Outcomes
 from adaptive_split.profile import Profile
-from adaptive_split.runtime.measure import LabelledPicture, measure
+from adaptive_split.runtime.measure import measure
 from adaptive_split.runtime.profiler import NANO_FULL_S, nano_class, profile_bundles
 from adaptive_split.runtime.stages import StageRunner
+from adaptive_split.runtime.views import LabelledPicture, in_views
 
 PICTURE_QUALITIES = {1: 8, 2: 20, 4: 45, 8: 80}
 SWEPT_QUALITIES = (4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 75, 90)
 NUM_COPIED = 120
+VIEWS = 6
+"""Of every picture measured; the tables are of the pictures as they are."""
 ROUNDS = 300
 """Rounds that a profile is the median of."""
 
@@ -59,11 +62,18 @@ def main() -> None:
     parser.add_argument("--license", type=Path, help="default: LICENSE beside the pictures")
     parser.add_argument("--table", type=Path, help="default: experiments/NAME_accuracy.md")
     parser.add_argument("--force", action="store_true", help="replace OUT and COPIES")
+    parser.add_argument(
+        "--measure", action="store_true", help="only measure the outcomes of OUT anew, as it is"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     trained = load_checkpoint(arguments.checkpoint)
     out = arguments.out or Path("adaptive_split/data/bundles") / trained.name
     table = Path(f"experiments/{trained.name.replace('-', '_')}_accuracy.md")
+    if arguments.measure:
+        bundle = ModelBundle.load(out)
+        measure_halves(bundle, unseen_pictures(trained, arguments.pictures), out)
+        return
     for place in filter(None, (out, arguments.copies)):
         if place.exists() and not arguments.force:
             parser.error(f"{place} exists; --force replaces it")
@@ -110,7 +120,7 @@ def build(
     trained: Trained, pictures: LabelledPictures, staging: Path
 ) -> tuple[ModelBundle, list[Outcomes]]:
     """Export the graphs, with temperatures fitted on the policy half, and measure both halves."""
-    policy, judge = halves(pictures)
+    policy, _ = halves(pictures)
     training = {"script": "experiments/train_garments.py", "seed": 0, "network": trained.name}
     bundle = export_bundle(
         trained.net,
@@ -127,13 +137,18 @@ def build(
         calibration=subset(pictures, policy),
     )
     print(f"exported {bundle.hash[:12]}, temperatures {bundle.temperatures}", flush=True)
-    grid = DecisionGrid(bundle.num_stages)
-    outcomes = []
-    for name, rows in (("policy", policy), ("judge", judge)):
-        half = measure(bundle, labelled(pictures, rows), grid, subset=name, progress=_show)
-        half.save(staging / f"outcomes_{name}.npz")
-        outcomes.append(half)
-    return bundle, outcomes
+    return bundle, measure_halves(bundle, pictures, staging)
+
+
+def measure_halves(bundle: ModelBundle, pictures: LabelledPictures, place: Path) -> list[Outcomes]:
+    """Measure both halves in views, save them below a place, and give what is of no view."""
+    grid, outcomes = DecisionGrid(bundle.num_stages), []
+    for name, rows in zip(("policy", "judge"), halves(pictures), strict=True):
+        seen = in_views(labelled(pictures, rows), VIEWS)
+        half = measure(bundle, seen, grid, subset=name, progress=_show)
+        half.save(place / f"outcomes_{name}.npz")
+        outcomes.append(half.plain())
+    return outcomes
 
 
 def write_profiles(bundle: ModelBundle) -> None:
@@ -317,8 +332,8 @@ def copy_pictures(
 
 
 def _show(count: int) -> None:
-    if count % 50 == 0:
-        print(f"{count} pictures measured", flush=True)
+    if count % 100 == 0:
+        print(f"{count} views measured", flush=True)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,9 @@ def run_ablation(arguments: argparse.Namespace) -> None:
 
 def shipped(bundle: ModelBundle) -> list[Point]:
     """The uncut model, JPEG's rungs and the bottlenecks, as the bundle's outcomes have them."""
-    halves = [Outcomes.load(bundle.path / f"outcomes_{half}.npz") for half in ("policy", "judge")]
+    halves = [
+        Outcomes.load(bundle.path / f"outcomes_{half}.npz").plain() for half in ("policy", "judge")
+    ]
     files = [file for half in halves for file in half.files]
     order = sorted(range(len(files)), key=files.__getitem__)
 

@@ -326,7 +326,7 @@ def sweep(
     bundle: ModelBundle, loads: Sequence[float], seeds: int, seconds: float, more: float
 ) -> None:
     """Print every policy at every load, on a virtual clock."""
-    outcomes = Outcomes.load(bundle.path / "outcomes_judge.npz")
+    outcomes = Outcomes.load(bundle.path / "outcomes_judge.npz").plain()
     costs = shipped_costs(bundle, more)
     capacity = capacity_of(costs)
     say(f"capacity {capacity:.1f} tails/s")

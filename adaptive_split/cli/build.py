@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptive_split.cli.common import Bars, Commands, add_command, say
+from adaptive_split.cli.measure import add_views
 from adaptive_split.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--picture-format", choices=("jpeg", "webp"), default="jpeg",
                         help="how pictures are sent at split point 0: webp is smaller and slower "
                         "to make (default: jpeg)")  # fmt: skip
+    add_views(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.set_defaults(run=run)
 
@@ -72,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             entropy_weight=arguments.entropy_weight,
         ),
         picture_format=arguments.picture_format,
+        views=arguments.views,
     )  # fmt: skip
     if len(arguments.size) > 2:
         raise ConfigError(f"--size must be a side or height and width; got {arguments.size}")

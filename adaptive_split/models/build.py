@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from adaptive_split.outcomes import Outcomes, useful_thresholds
 from adaptive_split.runtime.answer_log import AnswerLog
 from adaptive_split.runtime.measure import Measured, identity, measure_exits
 from adaptive_split.runtime.profiler import profile_bundle
+from adaptive_split.runtime.views import LabelledPicture, check_count, in_views
 
 PICTURE_QUALITIES = {
     JPEG: {1: 8, 2: 20, 4: 45, 8: 80},
@@ -63,14 +64,17 @@ class BuildConfig:
     teach: TeachConfig = field(default_factory=TeachConfig)
     picture_format: str = JPEG
     """How pictures are compressed at split point 0, `jpeg` or `webp`."""
+    views: int = 1
+    """In which each picture held out is measured; see `views.in_views`."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be divided by or sent."""
+        """Refuse what cannot be divided by, sent or seen."""
         if self.picture_format not in PICTURE_QUALITIES:
             raise ConfigError(
                 f"picture_format must be one of {sorted(PICTURE_QUALITIES)}; "
                 f"got {self.picture_format!r}"
             )
+        check_count(self.views)
         if not all(value > 0 for value in self.std):
             raise ConfigError(f"std must be positive; got {self.std!r}")
 
@@ -153,7 +157,7 @@ def _finish(
         bundle = _export(net, division, pictures, path, config)
     halves = {}
     for subset, part in (("policy", pictures.policy), ("judge", pictures.judge)):
-        halves[subset] = _measure(bundle, part, subset, progress)
+        halves[subset] = _measure(bundle, part, subset, config.views, progress)
         halves[subset].outcomes.save(path / f"outcomes_{subset}.npz")
     warmup = 5
     profile = profile_bundle(
@@ -165,7 +169,7 @@ def _finish(
     scenario = SCENARIO.format(thresholds=list(useful_thresholds(policy)))
     (path / f"{path.name}.toml").write_text(scenario, encoding="utf-8")
     before, after = ([round(one, 4) for one in errors] for errors in exit_errors(halves["judge"]))
-    held_out = {"pictures": len(judge.label), "error_before": before, "error_after": after}
+    held_out = {"pictures": len(judge.plain().files), "error_before": before, "error_after": after}
     bundle = add_provenance(bundle, {"calibration_held_out": held_out})
     return Built(bundle=bundle, policy=policy, judge=judge)
 
@@ -190,14 +194,18 @@ def _export(
 
 
 def _measure(
-    bundle: ModelBundle, part: LabelledPictures, subset: str, progress: Progress
+    bundle: ModelBundle, part: LabelledPictures, subset: str, views: int, progress: Progress
 ) -> Measured:
     """Measure one half; answers are kept beside the bundle from picture to picture."""
-    grid, total = DecisionGrid(bundle.num_stages), len(part.files)
+    grid, total = DecisionGrid(bundle.num_stages), len(part.files) * views
+
+    def asked() -> Iterator[LabelledPicture]:
+        return in_views(labelled(part), views)
+
     kept = bundle.path.with_name(f"answers_{subset}")
-    with AnswerLog(kept, identity(bundle, grid, labelled(part))) as log:
+    with AnswerLog(kept, identity(bundle, grid, asked())) as log:
         return measure_exits(
-            bundle, labelled(part), grid, subset=subset, log=log,
+            bundle, asked(), grid, subset=subset, log=log,
             progress=lambda done: progress(f"measuring {subset}", done, total),
         )  # fmt: skip
 

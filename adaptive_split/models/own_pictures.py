@@ -14,8 +14,8 @@ from PIL import Image
 
 from adaptive_split.errors import ConfigError
 from adaptive_split.models.pictures import LabelledPictures
-from adaptive_split.runtime.measure import LabelledPicture
 from adaptive_split.runtime.picture_folder import ENDINGS, LABELS
+from adaptive_split.runtime.views import LabelledPicture
 
 SPLITS = ("train", "val")
 HELD_OUT_OF = 4

@@ -16,9 +16,7 @@ from adaptive_split.errors import ConfigError
 from adaptive_split.outcomes import Outcomes
 from adaptive_split.runtime.answer_log import AnswerLog, PictureAnswers
 from adaptive_split.runtime.stages import ExitAnswer, StageRunner, Tensor
-
-LabelledPicture = tuple[str, int, NDArray[np.uint8]]
-"""File, class index, pixels `(H, W, 3)`."""
+from adaptive_split.runtime.views import LabelledPicture
 
 
 @dataclass(frozen=True, slots=True, eq=False)

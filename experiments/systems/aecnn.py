@@ -99,7 +99,9 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     config = AecnnConfig()
     bundle = ModelBundle.load(bundle_path(config.bundle))
-    halves = [Outcomes.load(bundle.path / f"outcomes_{half}.npz") for half in ("policy", "judge")]
+    halves = [
+        Outcomes.load(bundle.path / f"outcomes_{half}.npz").plain() for half in ("policy", "judge")
+    ]
     splits, rows = sorted(bundle.code_shapes), sweep(bundle, halves)
     judged = {k: judge(bundle, halves, [k], config.most_lost) for k in splits}
     best = judge(bundle, halves, splits, config.most_lost)

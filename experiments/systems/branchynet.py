@@ -165,7 +165,7 @@ def small_alexnet(config: BranchyConfig, folder: Path, out: Path) -> Net:
 
 def _halves(folder: Path) -> tuple[Outcomes, Outcomes]:
     policy, judged = (
-        Outcomes.load(folder / f"outcomes_{half}.npz") for half in ("policy", "judge")
+        Outcomes.load(folder / f"outcomes_{half}.npz").plain() for half in ("policy", "judge")
     )
     return policy, judged
 

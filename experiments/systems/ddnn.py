@@ -152,7 +152,9 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     config = DdnnConfig()
     bundle = ModelBundle.load(bundle_path(config.bundle))
-    halves = [Outcomes.load(bundle.path / f"outcomes_{half}.npz") for half in ("policy", "judge")]
+    halves = [
+        Outcomes.load(bundle.path / f"outcomes_{half}.npz").plain() for half in ("policy", "judge")
+    ]
     splits, raw = sorted(bundle.code_shapes), int(np.prod(bundle.input_shape))
     by_split = {k: judge(bundle, halves, [k], config) for k in splits}
     tables = {k: sweep(bundle, halves, k, config) for k in splits}

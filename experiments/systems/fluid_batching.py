@@ -51,7 +51,7 @@ def play_loads(config: FluidConfig) -> tuple[float, dict[Key, dict[str, float]]]
         per second), `latency_s` (mean over the answers) and `right_share` (of those on time).
     """
     bundle = ModelBundle.load(bundle_path(config.bundle))
-    outcomes = Outcomes.load(bundle.path / "outcomes_judge.npz")
+    outcomes = Outcomes.load(bundle.path / "outcomes_judge.npz").plain()
     costs = shipped_costs(bundle, config.more)
     capacity, found = capacity_of(costs), {}
     for service, load, policy in product(SERVICES, config.loads, POLICIES):

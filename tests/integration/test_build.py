@@ -75,10 +75,11 @@ def weights(pictures, tmp_path_factory):
 def out(folder, weights, tmp_path_factory):
     """What the command leaves behind, with a profile of the device added by its own command."""
     out = tmp_path_factory.mktemp("build") / "colors"
-    arguments = f"--stages 2 --size {SIDE} --epochs 10 --mean .5 .5 .5 --std .5 .5 .5".split()
+    arguments = f"--stages 2 --size {SIDE} --epochs 10 --mean .5 .5 .5 --std .5 .5 .5 --views 2"
     files = ["--weights", str(weights), "--data", str(folder), "--out", str(out)]
 
-    assert cli.main(["build", "--model", "tests.own_models:make_residual", *files, *arguments]) == 0
+    command = ["build", "--model", "tests.own_models:make_residual", *files, *arguments.split()]
+    assert cli.main(command) == 0
     device = ["--out", str(out / "profile_device.json"), "--nano", "--repeats", "3"]
     assert cli.main(["profile", str(out), *device]) == 0
     return out
@@ -117,7 +118,7 @@ def test_the_thresholds_written_share_the_pictures_and_calibration_is_told(out):
     held_out = scenario.bundle.provenance["calibration_held_out"]
 
     assert scenario.grid.thresholds == useful_thresholds(scenario.outcomes("policy"))
-    assert held_out["pictures"] == len(scenario.outcomes("judge").label)
+    assert held_out["pictures"] == len(scenario.outcomes("judge").label) / 2  # views
     assert len(held_out["error_before"]) == len(held_out["error_after"]) == 2
 
 
@@ -136,13 +137,14 @@ def test_the_scenario_written_can_be_compared(out, tmp_path, capsys):
 
 def test_measuring_again_with_the_command_gives_the_same_answers(out, folder, tmp_path):
     judged = load_scenario(str(out / "colors.toml")).outcomes("judge")
-    for file in judged.files:
+    for file in judged.plain().files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_bytes((folder / file).read_bytes())
-    where = ["--subset", "judge", "--out", str(tmp_path / "again.npz")]
+    where = ["--subset", "judge", "--views", "2", "--out", str(tmp_path / "again.npz")]
 
     assert cli.main(["measure", str(out), "--data", str(tmp_path), *where]) == 0
     again = type(judged).load(tmp_path / "again.npz")
+    assert again.files == judged.files
     np.testing.assert_array_equal(again.exit_answer, judged.exit_answer)
     np.testing.assert_array_equal(again.payload_bytes, judged.payload_bytes)
 
@@ -275,6 +277,11 @@ def test_what_a_declared_exit_answers_is_kept(pictures):
     torch.testing.assert_close(net.exits[1](features[1]), model.early(features[1]))
     torch.testing.assert_close(net.exits[2](features[2]), model((batch - 0.5) / 0.5))
     assert len(net.attached) == 1 + 2 + 2
+
+
+def test_a_number_of_views_that_there_is_not_is_refused_before_training():
+    with pytest.raises(ConfigError, match="views of a picture must be 1 to 10; got 11"):
+        BuildConfig(views=11)
 
 
 def test_what_exists_is_not_replaced(pictures, tmp_path):

@@ -9,6 +9,7 @@ from adaptive_split.profile import MEASURED, UNAVAILABLE
 from adaptive_split.runtime.measure import measure
 from adaptive_split.runtime.profiler import profile_bundle, profile_bundles
 from adaptive_split.runtime.stages import StageRunner
+from adaptive_split.runtime.views import in_views
 from tests.color_bundle import SIDE, color_pictures, write_color_bundle
 
 
@@ -42,6 +43,18 @@ def test_the_bytes_measured_are_those_of_the_codec(bundle, pictures):
     sizes = dict(zip(outcomes.payloads, outcomes.payload_bytes.T, strict=True))
     assert (sizes[0, 1] > 600).all()  # a JPEG's tables
     assert (sizes[1, 8] < 64).all()  # a plain feature
+
+
+def test_the_first_view_of_a_picture_is_the_picture(bundle, pictures):
+    grid = DecisionGrid(2)
+
+    plain = measure(bundle, pictures, grid, subset="judge")
+    seen = measure(bundle, in_views(pictures, 3), grid, subset="judge")
+
+    assert seen.files[:4] == ("red.png", "red.png#1", "red.png#2", "green.png")
+    assert seen.server_right.all()
+    np.testing.assert_array_equal(seen.plain().server_confidence, plain.server_confidence)
+    np.testing.assert_array_equal(seen.plain().payload_bytes, plain.payload_bytes)
 
 
 def test_a_grid_of_another_model_is_refused(bundle, pictures):

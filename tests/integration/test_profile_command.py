@@ -77,11 +77,13 @@ def test_a_measurement_tells_calibration_and_useful_thresholds(bundle, tmp_path,
     out = tmp_path / "outcomes.npz"
     where = ["--data", str(tmp_path / "pictures"), "--subset", "policy", "--out", str(out)]
 
-    assert cli.main(["measure", str(bundle.path), *where]) == 0
+    assert cli.main(["measure", str(bundle.path), *where, "--views", "2"]) == 0
     shown = capsys.readouterr().out
+    assert "3 pictures in 2 views, 0 without a known label" in shown
     assert "calibration error without it" in shown
     assert "jpeg, quality 45" in shown
     line = shown[shown.index("evenly: ") + len("evenly: ") :].splitlines()[0]
     assert json.loads(line)[-1] == 1
     assert Outcomes.load(out).subset == "policy"
+    assert len(Outcomes.load(out).plain().files) == 3
     assert not list(tmp_path.glob("*.part"))

@@ -83,6 +83,16 @@ def test_a_picture_or_a_payload_alone_counts_as_it_is(right, expected):
     assert found.tolist() == expected
 
 
+def test_copies_of_a_picture_tell_no_more_than_the_picture():
+    confidence, right, _ = answers(0.75 + np.linspace(-0.02, 0.02, 20), 340, 0)
+    copied = [np.repeat(array, 4, 0) for array in (confidence, right)]
+
+    found = expected_right(*copied, np.repeat(np.arange(340), 4))
+
+    np.testing.assert_allclose(found.mean(0), expected_right(confidence, right).mean(0), atol=2e-3)
+    assert np.ptp(expected_right(*copied).mean(0)) > 1.2 * np.ptp(found.mean(0))
+
+
 def test_no_payloads_have_no_chances():
     assert expected_right(np.zeros((5, 0)), np.zeros((5, 0), bool)).shape == (5, 0)
 

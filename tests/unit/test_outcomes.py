@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from adaptive_split.decision import NEVER
 from adaptive_split.errors import BundleError, ConfigError
-from adaptive_split.outcomes import Outcomes, confidence, useful_thresholds
+from adaptive_split.outcomes import Outcomes, confidence, useful_thresholds, view_name
 
 PAYLOADS = ((0, 1), (0, 8), (1, 1), (1, 8))
 
@@ -51,6 +51,15 @@ def test_an_answer_is_right_when_it_is_the_label(outcomes):
     assert outcomes.num_stages == 2
     assert outcomes.exit_right.tolist() == [[True, False], [False, True]]
     assert outcomes.server_right.tolist() == [[True, True, False, True], [True, False, True, True]]
+
+
+def test_views_of_a_picture_are_told_by_their_names(outcomes):
+    names = ("b.jpg", view_name("b.jpg", 1), "a#1.jpg", view_name("a#1.jpg", 12))
+    seen = dataclasses.replace(outcomes.select([0, 1, 0, 1]), files=names)
+
+    assert seen.picture.tolist() == [1, 1, 0, 0]
+    assert seen.plain().files == ("b.jpg", "a#1.jpg")
+    assert seen.plain().label.tolist() == [0, 0]
 
 
 def test_outcomes_load_as_they_were_saved(outcomes, tmp_path):

@@ -27,7 +27,7 @@ GARMENTS = ModelBundle.load(bundle_path("garments"))
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return Outcomes.load(GARMENTS.path / "outcomes_policy.npz")
+    return Outcomes.load(GARMENTS.path / "outcomes_policy.npz").plain()
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ FINDING = common.Finding(
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return Outcomes.load(GARMENTS.path / "outcomes_policy.npz")
+    return Outcomes.load(GARMENTS.path / "outcomes_policy.npz").plain()
 
 
 @pytest.mark.parametrize("name", MINE)
