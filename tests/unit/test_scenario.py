@@ -50,7 +50,7 @@ def test_who_decides_about_other_pictures_expects_what_the_counted_ones_let_expe
     scenario = load_scenario("default")
     counted, expecting = scenario.table("judge"), scenario.table("policy")
     outcomes, judged = scenario.outcomes("policy"), scenario.outcomes("judge")
-    chance = expected_right(outcomes.server_confidence, outcomes.server_right)
+    chance = expected_right(outcomes.server_confidence, outcomes.server_right, outcomes.picture)
     sends, grid = scenario.grid.payload_index >= 0, scenario.grid
     never = [one.exit_threshold == NEVER for one in grid.candidates]
     always = np.flatnonzero(sends & never)
