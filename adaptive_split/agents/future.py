@@ -19,6 +19,9 @@ from adaptive_split.runtime.simulated.streams import StreamSource
 PER_FAMILY = 32
 """Streams of each link family that are played at a time."""
 NUM_ROUNDS = 2
+"""Of streams in a pass."""
+NUM_PASSES = 3
+"""The controller of a pass goes by what the passes before it have taught."""
 NUM_EPOCHS = 9
 BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
@@ -33,6 +36,11 @@ def learn_future(
 ) -> ForecastWeights:
     """Roll out on training streams and fit the residual to what the controller did not foresee.
 
+    Who goes by a learned future meets other moments, and other frames follow, than who does not: so
+    the controller with what it has learned is rolled out again (approximate policy iteration,
+    Bertsekas and Tsitsiklis, Neuro-Dynamic Programming, 1996), and the residual is fitted to the
+    moments of all passes.
+
     Args:
         controller: Without a residual; its prices stay.
         source: Of training streams, with the pictures that the controller decides with.
@@ -42,11 +50,16 @@ def learn_future(
         The controller's networks with the residual.
     """
     generator = np.random.default_rng(seed)
-    rounds = [
-        roll_out(controller, source.draw_evenly(PER_FAMILY, int(draw)), generator)
-        for draw in generator.integers(2**31, size=NUM_ROUNDS)
-    ]
-    return fit(controller.weights, joined(rounds), seed)
+    weights = controller.weights
+    found: list[Rollouts] = []
+    for _ in range(NUM_PASSES):
+        taught = ForecastController(controller.table, weights, controller.prices)
+        found += [
+            roll_out(taught, source.draw_evenly(PER_FAMILY, int(draw)), generator)
+            for draw in generator.integers(2**31, size=NUM_ROUNDS)
+        ]
+        weights = fit(controller.weights, joined(found), seed)
+    return weights
 
 
 def fit(weights: ForecastWeights, rollouts: Rollouts, seed: int) -> ForecastWeights:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from adaptive_split.candidates import Floats
 from adaptive_split.observation import observe
 from adaptive_split.planner import BacklogPrices
-from adaptive_split.runtime.controller import ForecastController, forecast
+from adaptive_split.runtime.controller import ForecastController, forecast, value_residual
 from adaptive_split.runtime.simulated.simulator import Simulator
 from adaptive_split.runtime.simulated.streams import Stream
 
@@ -49,7 +49,7 @@ class Rollouts:
     chance: Floats32
     """Forecast chance of its payload, 0 where it is local, shape `(M, K)`."""
     values: Floats32
-    """What the controller thinks of it, shape `(M, K)`."""
+    """What the controller thinks of it but for a learned future, shape `(M, K)`."""
     returns: Floats32
     """Expected utility of the frames captured within the horizon, its own included, `(M, K)`."""
 
@@ -96,8 +96,11 @@ def _alternatives(
     ranked = np.argsort(-values, 1)[:, :among]
     others = generator.integers(1, among, (simulator.lanes, NUM_ALTERNATIVES))
     chosen = ranked[lane, np.hstack([np.zeros_like(lane), others])]
-    payload, sends = np.maximum(table.grid.payload_index, 0)[chosen], ~table.grid.local[chosen]
-    chance = forecast(controller.weights, view.context, view.payloads)[lane, payload]
+    index, weights = table.grid.payload_index, controller.weights
+    payload, sends = np.maximum(index, 0)[chosen], ~table.grid.local[chosen]
+    on_time = forecast(weights, view.context, view.payloads)
+    learned = value_residual(weights, view.context, view.payloads, view.candidates, on_time, index)
+    chance = on_time[lane, payload]
     returns = [_return(controller, simulator.copy(), one, horizon) for one in chosen.T]
     return Rollouts(
         context=view.context.astype(np.float32),
@@ -105,7 +108,7 @@ def _alternatives(
         candidates=view.candidates[lane, chosen].astype(np.float32),
         sends=sends,
         chance=(chance * sends).astype(np.float32),
-        values=values[lane, chosen].astype(np.float32),
+        values=(values - learned)[lane, chosen].astype(np.float32),
         returns=np.stack(returns, 1).astype(np.float32),
     )
 

@@ -211,12 +211,13 @@ def value_residual(
     size, columns = scaled.shape[1], rows.shape[2]
     # Parts of the first layer that are the same for many candidates are computed once.
     of_payload = rows @ w1[size : size + columns] + chance[..., None].astype(np.float32) * w1[-1]
-    index = np.maximum(payload_index, 0)
-    sends = (payload_index >= 0).astype(np.float32)[:, None]
-    first = of_payload[:, index] * sends + (scaled @ w1[:size] + b1)[:, None, :]
-    own = np.clip(candidates, -VALUE_CLIP, 10).astype(np.float32)
-    first = first + own @ w1[size + columns : -1]
-    hidden = np.maximum(np.maximum(first, 0) @ w2 + b2, 0)
+    nothing = np.zeros_like(of_payload[:, :1])  # the row of -1
+    first = np.concatenate([of_payload, nothing], 1).take(payload_index, 1)
+    first += (scaled @ w1[:size] + b1)[:, None, :]
+    first += np.clip(candidates, -VALUE_CLIP, 10).astype(np.float32) @ w1[size + columns : -1]
+    hidden = np.maximum(first, 0, out=first) @ w2
+    hidden += b2
+    np.maximum(hidden, 0, out=hidden)
     return np.asarray((hidden @ w3 + b3)[..., 0], np.float64)
 
 

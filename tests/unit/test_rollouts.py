@@ -66,6 +66,24 @@ def test_the_first_choice_is_the_controllers_own(controller, streams, rollouts):
     assert rollouts.values.shape[1] == 1 + NUM_ALTERNATIVES
 
 
+def test_values_leave_a_learned_future_out(controller, streams, rollouts):
+    generator = np.random.default_rng(1)
+    layers = [generator.normal(0, 0.1, layer.shape) for layer in controller.weights.residual]
+    residual = tuple(layer.astype(np.float32) for layer in layers)
+    weights = replace(controller.weights, residual=residual)
+    taught = ForecastController(controller.table, weights, PRICES)
+
+    found = roll_out(taught, streams, np.random.default_rng(0))
+
+    simulator = Simulator(controller.table, streams)
+    view = observe(controller.table, simulator.moment(), PRICES)
+    lane, chosen = np.arange(len(streams)), taught.values(view).argmax(1)
+    assert (found.values[: len(streams), 0] < rollouts.values[: len(streams), 0]).any()
+    np.testing.assert_allclose(
+        found.values[: len(streams), 0], controller.values(view)[lane, chosen], rtol=1e-5
+    )
+
+
 def test_what_is_not_sent_has_no_payload(rollouts):
     assert rollouts.sends.any()
     assert not rollouts.sends.all()
