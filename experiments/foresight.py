@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmark import SCENARIOS, traces
+from numpy.typing import NDArray
 
 from adaptive_split.agents.baselines import Oracle
 from adaptive_split.agents.evaluate import lane_utility
@@ -25,7 +26,8 @@ from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import BacklogPrices, Moment, Readings, combine, utility_terms
 from adaptive_split.runtime.controller import Choice
 from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.simulated.streams import PERIOD_S, WAIT_PERIOD_S, Stream, StreamSource
+from adaptive_split.runtime.simulated.servers import Servers
+from adaptive_split.runtime.simulated.streams import PERIOD_S, Stream, StreamSource
 from adaptive_split.scenario import load_scenario
 
 WITHIN_S = 1.0
@@ -33,12 +35,30 @@ NUM_DRAWS = 12
 PRICES = BacklogPrices(device=0.3, uplink=0.05)
 
 
+class ShiftedServers(Servers):
+    """The servers as they are some seconds later, or earlier."""
+
+    def __init__(self, servers: Servers, shift_s: float) -> None:
+        self.servers, self.shift_s, self.slowdown = servers, shift_s, servers.slowdown
+
+    def backlog_s(self, lane: NDArray[np.int64], moment_s: Floats) -> Floats:
+        """The queue that a request arriving then would find."""
+        return self.servers.backlog_s(lane, np.maximum(moment_s + self.shift_s, 0.0))
+
+    def wait_s(
+        self, lane: NDArray[np.int64], at_server_s: Floats, tail_s: Floats, deadline_s: Floats
+    ) -> Floats:
+        """How long it would wait."""
+        moved = np.maximum(at_server_s + self.shift_s, 0.0)
+        return self.servers.wait_s(lane, moved, tail_s, deadline_s + moved - at_server_s)
+
+
 class BlurredOracle(Oracle):
     """Knows the rates to come, but round trips or the queue only to within a second."""
 
     def __init__(self, table: CandidateTable, *, rtt: bool, wait: bool) -> None:
         super().__init__(table, PRICES, "blurred")
-        self.blurs = {"rtt": (rtt, PERIOD_S), "wait": (wait, WAIT_PERIOD_S)}
+        self.rtt, self.wait = rtt, wait
         self.generator = np.random.default_rng(0)
 
     def choose(self, moment: Moment) -> Choice:
@@ -46,17 +66,16 @@ class BlurredOracle(Oracle):
         simulator = self._simulator
         assert simulator is not None
         links = simulator.links
-        true = {name: getattr(links, name) for name in self.blurs}
-        drawn = []
+        rtt, servers, drawn = links.rtt, links.servers, []
+        most = round(WITHIN_S / PERIOD_S)
         for _ in range(NUM_DRAWS):
-            for name, (blurred, period_s) in self.blurs.items():
-                if blurred:
-                    most = round(WITHIN_S / period_s)
-                    shift = int(self.generator.integers(-most, most + 1))
-                    setattr(links, name, np.roll(true[name], shift, axis=1))
+            if self.rtt:
+                links.rtt = np.roll(rtt, int(self.generator.integers(-most, most + 1)), axis=1)
+            if self.wait:
+                shift_s = float(self.generator.uniform(-WITHIN_S, WITHIN_S))
+                links.servers = ShiftedServers(servers, shift_s)
             drawn.append(simulator.payload_on_time())
-        for name, values in true.items():
-            setattr(links, name, values)
+        links.rtt, links.servers = rtt, servers
         on_time = np.stack([draw[0] for draw in drawn], 1)
         upload = np.stack([draw[1] for draw in drawn], 1)
         valid = np.ones(on_time.shape[:2], bool)
