@@ -30,7 +30,7 @@ def in_views(pictures: Iterable[LabelledPicture], count: int) -> Iterator[Labell
         count: Views of each picture, 1 to `MOST_VIEWS`.
 
     Raises:
-        ConfigError: If there are no so many views.
+        ConfigError: If there are not so many views.
     """
     check_count(count)
     for file, label, pixels in pictures:
