@@ -111,11 +111,14 @@ def watch(address, decision, duration_s, *, slo_s=0.2, fps=10.0, begin=lambda: N
 @pytest.mark.parametrize("kind", ["proxy", "namespaces"])
 @pytest.mark.parametrize("mbps", [1.0, 4.0])
 def test_probes_alone_find_out_a_link(kind, mbps):
-    with serve(tiny_profile(0.1)) as port, link_or_skip(kind, f"127.0.0.1:{port}") as link:
-        link.start(trace_of([mbps] * 2, [0.03] * 2))
-        watcher, _ = watch(link.address, LOCAL, 8.0)
+    # Eight small probes a run: one that a busy machine holds up is an eighth of what is known.
+    found = []
+    for _ in range(3):
+        with serve(tiny_profile(0.1)) as port, link_or_skip(kind, f"127.0.0.1:{port}") as link:
+            link.start(trace_of([mbps] * 2, [0.03] * 2))
+            watcher, _ = watch(link.address, LOCAL, 8.0)
+        found += watcher.settled()
 
-    found = watcher.settled()
     assert median(reading.uplink_mbps for reading in found) == pytest.approx(mbps, rel=0.5)
     assert 0.025 < median(reading.rtt_s for reading in found) < 0.1
 
@@ -134,17 +137,18 @@ def test_a_link_that_comes_back_is_seen_while_everything_stays_local():
 
 
 def test_a_server_that_stalls_for_a_fifth_of_a_second_is_not_taken_for_the_link():
-    # Stages 1 to 3 of a picture take 3 x 67 ms, which the server tells.
+    # Stages 1 to 3 of a picture take 3 x 67 ms, which the server tells; its way takes 7.6 ms, more
+    # than a busy machine adds.
     slow = tiny_profile(6.7)
     with serve(slow, slowdown=1.0) as port, EmulatedLink(f"127.0.0.1:{port}") as link:
-        link.start(trace_of([4.0] * 2, [0.03] * 2))
+        link.start(trace_of([1.0] * 2, [0.03] * 2))
         watcher, _ = watch(link.address, PICTURE, 8.0, slo_s=1.5, fps=2.5)
 
     found = watcher.settled()
     slowdowns = [sample.server_slowdown for sample in watcher.seen[-1][0].samples]
     assert max(slowdowns) > 50
     assert median(reading.rtt_s for reading in found) < 0.1
-    assert median(reading.uplink_mbps for reading in found) == pytest.approx(4.0, rel=0.5)
+    assert median(reading.uplink_mbps for reading in found) == pytest.approx(1.0, rel=0.5)
 
 
 @pytest.mark.parametrize("decision", [LOCAL, PICTURE], ids=["local", "sending"])
