@@ -1,8 +1,9 @@
 """What each part of the learning is worth: `python experiments/ablation.py --out runs/ablation`.
 
-Every variant trains one policy for two scenarios of the benchmark and is judged on validation
+Every variant trains one policy for three scenarios of the benchmark and is judged on validation
 streams: other traces than it learnt from, the pictures that every controller decides with. Needs
-the knobs that `experiments/benchmark.py tune` found.
+the knobs that `experiments/benchmark.py tune` found. What the future of a choice is worth, and is
+learned after all this, is told by `experiments/future_worth.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 
 from adaptive_split.agents.evaluate import lane_utility
-from adaptive_split.agents.future import learn_future
 from adaptive_split.agents.rivals import make_rival
 from adaptive_split.agents.sac import CandidateSAC
 from adaptive_split.agents.task import DISTRIBUTION, Task
@@ -31,7 +31,7 @@ from adaptive_split.scenario import load_scenario
 from adaptive_split.trace import Trace
 from adaptive_split.trace_sets import default_traces
 
-SCENARIOS = {"F": "default", "A": "nano-30fps"}
+SCENARIOS = {"F": "default", "A": "nano-30fps", "B": "pi-230ms-10fps-100ms"}
 HISTORY = tuple(
     column.name for column in CONTEXT
     if any(part in column.name for part in ("_mean_", "_spread_", "_low_", "_high_", "trend"))
@@ -90,10 +90,6 @@ def run(
     for task in tasks:
         rival = make_rival(DISTRIBUTION, task.table, task.tuned)
         ours = ForecastController(task.table, weights, prices or task.prices)
-        if name.startswith("future"):
-            source = StreamSource(task.scenario, task.table.outcomes, traces)
-            learned = learn_future(ours, source, seed)
-            ours = ForecastController(task.table, learned, prices or task.prices)
         apart = lane_utility(ours, task.table, task.streams)
         apart = apart - lane_utility(rival, task.table, task.streams)
         rows.append([float(apart.mean()), float(apart.std() / len(apart) ** 0.5)])
@@ -159,9 +155,7 @@ VARIANTS: dict[str, tuple[TrainConfig, Change | None, BacklogPrices | None]] = {
     "no-counterfactuals": (DEFAULT, hide_counterfactuals, None),
     "varied-streams": (replace(DEFAULT, vary=True), None, None),
     "curriculum": (replace(DEFAULT, curriculum=0.5), None, None),
-    "future": (DEFAULT, None, None),
     "no-prices": (DEFAULT, None, FREE),
-    "future-no-prices": (DEFAULT, None, FREE),
     "no-history": (DEFAULT, blind(HISTORY), None),
     "one-link-quantile": (DEFAULT, blind(QUANTILES), None),
     "two-steps": (replace(DEFAULT, gradient_steps=2), None, None),

@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=tuple(SCENARIOS), default=list(SCENARIOS))
     parser.add_argument(
         "--taught", nargs="+", choices=tuple(SCENARIOS), default=list(TRAINED),
-        help="scenarios that `train` learns from; D, with an OUT of its own, is D trained there",
+        help="scenarios that `train` learns from; it settles what it learned in those of --only",
     )  # fmt: skip
     parser.add_argument(
         "--networks", type=Path, help="an OUT whose policies `transfer` settles; default OUT"
@@ -131,19 +131,19 @@ def task(letter: str, arguments: argparse.Namespace) -> Task:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train one policy per seed; settle it in every scenario, those it never saw included."""
+    """Train one policy per seed; settle it in every scenario asked for, also where not taught."""
     learning, checking = traces("train", arguments), traces("validation", arguments)
-    tasks = {letter: task(letter, arguments) for letter in arguments.only}
-    taught = [one for letter, one in tasks.items() if letter in arguments.taught]
+    letters = dict.fromkeys([*arguments.taught, *arguments.only])
+    tasks = {letter: task(letter, arguments) for letter in letters}
+    taught = [tasks[letter] for letter in arguments.taught]
     for seed in arguments.seeds:
         config = TrainConfig(seed=seed, num_frames=arguments.frames)
-        missing = [x for x in tasks if not (arguments.out / f"seed-{seed}" / x).exists()]
-        if not missing:
-            continue
-        if any(letter in arguments.taught for letter in missing):
+        missing = [x for x in arguments.only if not (arguments.out / f"seed-{seed}" / x).exists()]
+        if missing:
             learned = learn(taught, learning, config, _say)
             for letter in missing:
-                settled = settle(tasks[letter], learned.weights, learning, seed)
+                rolled_out = learning if letter in arguments.taught else None
+                settled = settle(tasks[letter], learned.weights, rolled_out, seed)
                 _say(
                     f"{letter}: {settled.validation}, {settled.prices}, trust {settled.trust}, "
                     f"future {settled.future}, guard {settled.guard_margin}, "
@@ -164,10 +164,11 @@ def transfer(arguments: argparse.Namespace) -> None:
         rolled_out = learning if letter in arguments.taught else None
         for seed in arguments.seeds:
             place = arguments.out / f"seed-{seed}" / letter
-            source = (arguments.networks or arguments.out) / f"seed-{seed}" / next(iter(TRAINED))
-            if place.exists() or not source.exists():
+            networks = (arguments.networks or arguments.out) / f"seed-{seed}"
+            sources = [networks / one for one in SCENARIOS if (networks / one).exists()]
+            if place.exists() or not sources:
                 continue
-            bundle = ControllerBundle.load(source)
+            bundle = ControllerBundle.load(sources[0])  # the same networks in all of them
             trust = float(bundle.provenance.get("trust", 1.0))
             learned = Learned(scaled(bundle.weights, 1 / trust), (), 0.0)
             settled = settle(there, learned.weights, rolled_out, seed)

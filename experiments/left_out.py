@@ -1,0 +1,91 @@
+"""Does a policy hold where it was never trained? `python experiments/left_out.py B C`.
+
+For every scenario L named, `experiments/benchmark.py train --only L --taught OTHERS --out LEFT/L`
+(with the `tuned-*.json` of the benchmark copied there; also with `--halves swapped`) has left a
+policy that learned from the others alone. It is played on the benchmark's test streams, next to
+what the policy gains that was trained in L as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmark import SCENARIOS, SWAPPED, Board, scenario_of, traces
+
+from adaptive_split.agents.intervals import Bootstrap, Estimate
+from adaptive_split.agents.task import DISTRIBUTION
+from adaptive_split.runtime.controller_bundle import ControllerBundle
+from adaptive_split.runtime.simulated.streams import StreamSource
+
+
+def main() -> None:
+    """Play what was left, print one row per scenario."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenarios", nargs="+", choices=tuple(SCENARIOS), metavar="L")
+    parser.add_argument("--left", type=Path, default=Path("runs/left-out"))
+    parser.add_argument("--benchmark", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--data", type=Path, help="recordings; default as for adaptive-split train")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [row(letter, arguments) for letter in arguments.scenarios]
+    print("| scenario | streams | trained there, minus planner | never there, minus planner "
+          "| share of the gain | never there minus trained there |")  # fmt: skip
+    print("| --- |" + " --- |" * 5)
+    print("\n".join(rows))
+
+
+def row(letter: str, arguments: argparse.Namespace) -> str:
+    """What both gain on the distribution planner, over the directions that were trained."""
+    boards = []
+    for halves in ("given", SWAPPED):
+        inside = Path(SWAPPED if halves == SWAPPED else "")
+        if (arguments.left / letter / inside / f"seed-{arguments.seeds[0]}").exists():
+            arguments.halves = halves
+            boards.append(both(letter, inside, arguments))
+    there, elsewhere, planner = (np.concatenate([one[i] for one in boards]) for i in range(3))
+    family = [name for one in boards for name in one[3]]
+    bootstrap = Bootstrap(family, [name for one in boards for name in one[4]])
+    share = bootstrap.ratio(elsewhere - planner, there - planner)
+    cells = [
+        letter, str(len(family)), words(bootstrap.estimate(there - planner)),
+        words(bootstrap.estimate(elsewhere - planner)),
+        "no gain to speak of" if share is None else
+        f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]",
+        words(bootstrap.estimate(elsewhere - there)),
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def both(letter: str, inside: Path, arguments: argparse.Namespace) -> tuple[Any, ...]:
+    """Utilities trained there, elsewhere and of the planner; families and files of the streams."""
+    file = arguments.benchmark / inside / f"played-{letter}.json"
+    played = json.loads(file.read_text(encoding="utf-8"))
+    per_family = len(played["family"]) // len(set(played["family"]))
+    scenario = scenario_of(letter, arguments)
+    deciding, judging = scenario.table("policy"), scenario.table("judge")
+    source = StreamSource(scenario, judging.outcomes, traces("test", arguments))
+    left = arguments.left / letter / inside
+    board = Board(left / file.name, judging, source.draw_evenly(per_family, 0))
+    names = [f"sac-{seed}" for seed in arguments.seeds]
+    for seed, name in zip(arguments.seeds, names, strict=True):
+        bundle = ControllerBundle.load(left / f"seed-{seed}" / letter)
+        board.play(name, lambda bundle=bundle: bundle.controller(deciding))  # type: ignore[misc]
+    there = np.mean([played["utility"][name] for name in names], 0)
+    elsewhere = np.mean([board.found["utility"][name] for name in names], 0)
+    planner = np.array(played["utility"][DISTRIBUTION])
+    return there, elsewhere, planner, played["family"], played["file"]
+
+
+def words(estimate: Estimate) -> str:
+    """A mean and its interval."""
+    return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
+
+
+if __name__ == "__main__":
+    main()
