@@ -3,20 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from PIL import Image
 
 from adaptive_split import cli
 from adaptive_split.agents.fidelity import load_run
 from adaptive_split.calibration import Calibration
-from adaptive_split.decision import DecisionGrid
-from adaptive_split.profile import MODELLED
-from adaptive_split.runtime.measure import measure
-from adaptive_split.runtime.profiler import profile_bundle
 from adaptive_split.runtime.simulated.streams import StreamSource
 from adaptive_split.scenario import load_scenario
-from adaptive_split.trace import read_traces, write_trace
+from adaptive_split.trace import read_traces
 from tests import support
-from tests.color_bundle import color_pictures, write_color_bundle
+from tests.color_place import write_place
 
 pytestmark = pytest.mark.slow
 
@@ -36,26 +31,9 @@ def invoke(*arguments):
 
 def make_place(folder):
     """A scenario whose device takes 30 ms for the whole network, pictures, and a trace."""
-    (folder / "bundle").mkdir()
-    bundle = write_color_bundle(folder / "bundle")
-    fast = profile_bundle(bundle, repeats=3, warmup=1)
-    slow = fast.scaled(0.030 / fast.full_s, "a slow device")
-    slow = replace(slow, compute_w=3.0, energy_provenance=MODELLED, energy_source="made up")
-    slow.save(folder / "bundle" / "profile_device.json")
-    fast.save(folder / "bundle" / "profile_server.json")
-    for subset in ("policy", "judge"):
-        outcomes = measure(bundle, color_pictures(), DecisionGrid(2), subset=subset)
-        outcomes.save(folder / "bundle" / f"outcomes_{subset}.npz")
-    (folder / "pictures").mkdir()
-    for file, _, pixels in color_pictures():
-        Image.fromarray(pixels).save(folder / "pictures" / file)
-    labels = [f"{file},{file.split('.')[0]}" for file, _, _ in color_pictures()]
-    (folder / "pictures" / "labels.csv").write_text("\n".join(["file,label", *labels]))
-    (folder / "traces" / "toy").mkdir(parents=True)
     trace = support.trace()
     free = replace(trace, uplink_mbps=0 * trace.uplink_mbps + 20, rtt_s=0 * trace.rtt_s + 0.02)
-    write_trace(free, folder / "traces" / "toy" / "toy-0.csv")
-    (folder / "colors.toml").write_text(SCENARIO)
+    write_place(folder, SCENARIO, [free], whole_s=0.03)
 
 
 def test_a_live_run_calibrates_the_simulator(tmp_path, capsys):

@@ -1,23 +1,16 @@
 """The commands end to end on a real, tiny bundle: compare, live and simulated; serve and run."""
 
 import json
-from dataclasses import replace
 
 import pytest
-from PIL import Image
 
 from adaptive_split import cli
 from adaptive_split.agents import compare_live
 from adaptive_split.agents.record_tables import read_frame_records
-from adaptive_split.decision import DecisionGrid
-from adaptive_split.profile import MODELLED
-from adaptive_split.runtime.measure import measure
-from adaptive_split.runtime.profiler import profile_bundle
 from adaptive_split.runtime.records import read_records
 from adaptive_split.runtime.serving.server_process import ServerProcess
-from adaptive_split.trace import write_trace
 from tests import support
-from tests.color_bundle import color_pictures, write_color_bundle
+from tests.color_place import write_place
 
 pytestmark = pytest.mark.slow
 
@@ -36,26 +29,8 @@ RULES = "planner,distribution-planner,best-static,oracle"
 def place(tmp_path_factory):
     """A scenario whose device takes 60 ms for the whole network, two families, three pictures."""
     folder = tmp_path_factory.mktemp("a place")  # a space in its name
-    (folder / "bundle").mkdir()
-    bundle = write_color_bundle(folder / "bundle")
-    fast = profile_bundle(bundle, repeats=5, warmup=1)
-    slow = fast.scaled(0.060 / fast.full_s, "a slow device")
-    slow = replace(slow, compute_w=3.0, energy_provenance=MODELLED, energy_source="made up")
-    slow.save(folder / "bundle" / "profile_device.json")
-    fast.save(folder / "bundle" / "profile_server.json")
-    for subset in ("policy", "judge"):
-        outcomes = measure(bundle, color_pictures(), DecisionGrid(2), subset=subset)
-        outcomes.save(folder / "bundle" / f"outcomes_{subset}.npz")
-    (folder / "pictures").mkdir()
-    for file, _, pixels in color_pictures():
-        Image.fromarray(pixels).save(folder / "pictures" / file)
-    labels = [f"{file},{file.split('.')[0]}" for file, _, _ in color_pictures()]
-    (folder / "pictures" / "labels.csv").write_text("\n".join(["file,label", *labels]))
-    for seed, family in enumerate(("far", "near")):
-        (folder / "traces" / family).mkdir(parents=True)
-        trace = support.trace(seed, family)
-        write_trace(trace, folder / "traces" / family / f"{trace.name}.csv")
-    (folder / "colors.toml").write_text(SCENARIO)
+    traces = [support.trace(seed, family) for seed, family in enumerate(("far", "near"))]
+    write_place(folder, SCENARIO, traces, whole_s=0.06, repeats=5)
     return folder
 
 

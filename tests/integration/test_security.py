@@ -20,7 +20,6 @@ from tests.secure_world import (
     BUNDLE,
     LONG_S,
     NOW,
-    World,
     channel_of,
     connect,
     frame,
@@ -31,11 +30,6 @@ from tests.secure_world import (
 )
 
 CODE = grpc.StatusCode
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.mark.parametrize("who", ["expired", "alien", "server"])

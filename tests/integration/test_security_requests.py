@@ -17,7 +17,6 @@ from adaptive_split.testing import TinyStages
 from tests.secure_world import (
     BUNDLE,
     LONG_S,
-    World,
     channel_of,
     connect,
     frame,
@@ -29,11 +28,6 @@ from tests.secure_world import (
 )
 
 CODE = grpc.StatusCode
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("certificates"))
 
 
 def test_a_frame_that_was_answered_is_not_answered_again(world, caplog):

@@ -1,10 +1,7 @@
 """Cameras: real video files and a real stream that dies, read by OpenCV."""
 
 import io
-import socket
 import sys
-import threading
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -34,6 +31,7 @@ from adaptive_split.testing import (
     tiny_profile,
     tiny_setup,
 )
+from tests.one_thread_server import OneThreadServer
 from tests.secure_world import until
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is the extra [camera]")
@@ -69,34 +67,19 @@ def shows(camera, sample_index):
     return newest is not None and newest.sample_index == sample_index
 
 
-class MjpegCamera:
+class MjpegCamera(OneThreadServer):
     """A camera that sends JPEGs over HTTP: two per connection, then it hangs up."""
 
     def __init__(self, num_connections):
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.spec = parse_camera(f"http://127.0.0.1:{self._listener.getsockname()[1]}/video")
-        self._num_connections = num_connections
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
+        super().__init__(self._show, num_connections)
+        self.spec = parse_camera(f"http://127.0.0.1:{self.port}/video")
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._listener.close()
-        self._thread.join()
-
-    def _serve(self):
-        with suppress(OSError):
-            for _ in range(self._num_connections):
-                peer, _ = self._listener.accept()
-                with peer:
-                    peer.recv(4096)
-                    head = "Content-Type: multipart/x-mixed-replace; boundary=next"
-                    peer.sendall(f"HTTP/1.0 200 OK\r\n{head}\r\n\r\n".encode())
-                    for seed in (1, 2):
-                        self._send(peer, noise(seed))
-        self._listener.close()
+    def _show(self, peer):
+        peer.recv(4096)
+        head = "Content-Type: multipart/x-mixed-replace; boundary=next"
+        peer.sendall(f"HTTP/1.0 200 OK\r\n{head}\r\n\r\n".encode())
+        for seed in (1, 2):
+            self._send(peer, noise(seed))
 
     def _send(self, peer, pixels):
         jpeg = io.BytesIO()

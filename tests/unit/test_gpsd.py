@@ -1,13 +1,12 @@
 """Positions from a server that speaks gpsd's protocol."""
 
 import json
-import socket
-import threading
 
 import pytest
 
 from adaptive_split.clock import MonotonicClock
 from adaptive_split.runtime.recording.gpsd import GpsReader, read_report
+from tests.one_thread_server import OneThreadServer
 from tests.secure_world import until
 
 TPV = {
@@ -16,33 +15,20 @@ TPV = {
 }  # fmt: skip
 
 
-class Gpsd:
+class Gpsd(OneThreadServer):
     """A gpsd that greets, waits for a watch, and reports one position per connection."""
 
     def __init__(self, latitudes):
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
         self.watches = []
-        self._latitudes = latitudes
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
+        self._latitudes = iter(latitudes)
+        super().__init__(self._report, len(latitudes))
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._listener.close()
-        self._thread.join()
-
-    def _serve(self):
-        for latitude in self._latitudes:
-            peer, _ = self._listener.accept()
-            with peer:
-                peer.sendall(b'{"class":"VERSION","release":"3.25","proto_major":3}\r\n')
-                self.watches.append(peer.recv(1024))
-                report = (json.dumps({**TPV, "lat": latitude}) + "\r\n").encode()
-                peer.sendall(report[:20])
-                peer.sendall(report[20:] + b'{"class":"SKY","satellites":[]}\r\n')
+    def _report(self, peer):
+        peer.sendall(b'{"class":"VERSION","release":"3.25","proto_major":3}\r\n')
+        self.watches.append(peer.recv(1024))
+        report = (json.dumps({**TPV, "lat": next(self._latitudes)}) + "\r\n").encode()
+        peer.sendall(report[:20])
+        peer.sendall(report[20:] + b'{"class":"SKY","satellites":[]}\r\n')
 
 
 def test_the_newest_position_is_kept_and_a_lost_gpsd_is_asked_again():
