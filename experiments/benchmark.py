@@ -74,6 +74,9 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--frames", type=int, default=TrainConfig().num_frames)
+    parser.add_argument(
+        "--deadlines", type=float, nargs="+", default=[1.0], help="as of adaptive-split train"
+    )
     parser.add_argument("--streams", type=int, default=50, help="per link family, to judge on")
     parser.add_argument(
         "--hindsight", action=argparse.BooleanOptionalAction, default=True,
@@ -137,7 +140,9 @@ def train(arguments: argparse.Namespace) -> None:
     tasks = {letter: task(letter, arguments) for letter in letters}
     taught = [tasks[letter] for letter in arguments.taught]
     for seed in arguments.seeds:
-        config = TrainConfig(seed=seed, num_frames=arguments.frames)
+        config = TrainConfig(
+            seed=seed, num_frames=arguments.frames, deadlines=tuple(arguments.deadlines)
+        )
         missing = [x for x in arguments.only if not (arguments.out / f"seed-{seed}" / x).exists()]
         if missing:
             learned = learn(taught, learning, config, _say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from adaptive_split.envs.curriculum import Curriculum
 from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.controller import ForecastWeights
+from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
 
 LATER = 0.0005
@@ -52,6 +53,9 @@ class TrainConfig:
     """Of the forecast's layers; deciding takes the longer the wider they are."""
     vary: bool = False
     """Whether half of the streams are varied beyond what was recorded; see `Variation`."""
+    deadlines: tuple[float, ...] = (1.0,)
+    """Factors on what each scenario promises: its simulators play with them in turn, so that the
+    network also knows deadlines of scenarios that it is not trained for."""
     curriculum: float = 0.0
     """Share of the streams drawn where the policy loses to the planner; see `Curriculum`."""
     gamma: float = 0.9
@@ -73,6 +77,16 @@ class TrainConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name} of a training must be 1 or more; got {value!r}")
+        if not self.deadlines or not all(0.1 <= factor <= 10 for factor in self.deadlines):
+            raise ConfigError(
+                "factors on the deadline must lie in [0.1, 10], one at least; got "
+                f"{self.deadlines!r}"
+            )
+
+    @property
+    def simulators_each(self) -> int:
+        """Simulators of each scenario: `num_simulators` with each deadline."""
+        return self.num_simulators * len(self.deadlines)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,18 +174,26 @@ def make_model(
 def _make_env(
     tasks: Sequence[Task], traces: Sequence[Trace], config: TrainConfig, spread: Spread | None
 ) -> TraceVecEnv:
-    lanes = max(config.num_envs // (len(tasks) * config.num_simulators), 1)
-    which = [index for index in range(len(tasks)) for _ in range(config.num_simulators)]
+    lanes = max(config.num_envs // (len(tasks) * config.simulators_each), 1)
+    factors = config.deadlines * config.num_simulators
+    which = [index for index in range(len(tasks)) for _ in factors]
     makers = [
         partial(
-            TraceVectorEnv, tasks[index].scenario, traces, lanes, prices=tasks[index].prices,
+            TraceVectorEnv, _promising(task.scenario, factor), traces, lanes, prices=task.prices,
             draw=Variation() if config.vary else None,
             curriculum=Curriculum(config.curriculum) if config.curriculum else None,
         )
-        for index in which
+        for task in tasks
+        for factor in factors
     ]  # fmt: skip
     shards = None if spread is None else spread(makers)
     return TraceVecEnv(*(make() for make in makers), scenario_of=which, shards=shards)
+
+
+def _promising(scenario: Scenario, factor: float) -> Scenario:
+    """The same scenario with its deadline times a factor."""
+    objective = replace(scenario.objective, slo_s=factor * scenario.objective.slo_s)
+    return replace(scenario, objective=objective)
 
 
 class _Watcher(BaseCallback):

@@ -53,6 +53,11 @@ def add_parser(commands: Commands) -> None:
         help="simulators of each scenario, which share its lanes; more than one are processes of "
         "their own with --ray (default: 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--deadlines", type=float, nargs="+", default=[1.0], metavar="FACTOR",
+        help="learn with what is promised times each of these, as 1 0.5, for scenarios with other "
+        "deadlines (default: 1)",
+    )  # fmt: skip
     add_ray(parser, "scenarios, seeds and simulators")
     add_from_logs(parser)
     parser.set_defaults(run=run)
@@ -83,7 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.from_logs or arguments.controller_bundle:
         return train_from_logs(arguments)
     scenarios = load_scenarios(arguments)
-    config = replace(read_config(arguments, scenarios), num_simulators=arguments.simulators)
+    config = replace(
+        read_config(arguments, scenarios),
+        num_simulators=arguments.simulators, deadlines=tuple(arguments.deadlines),
+    )  # fmt: skip
     learning, checking = load_splits(arguments.data)
     from adaptive_split.agents.cluster import InProcess
     from adaptive_split.agents.seeds import Training, learn_seeds, prepare_all
@@ -100,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         elif config.num_simulators > 1:
             from adaptive_split.agents.shards import RayShards
 
-            count = config.num_simulators * len(tasks)
+            count = config.simulators_each * len(tasks)
             training = replace(training, spread=partial(RayShards, num_workers=count))
         found = learn_seeds(training, arguments.seeds, workers)
     shutil.rmtree(state)

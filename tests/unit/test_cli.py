@@ -383,7 +383,14 @@ def test_columns_are_aligned():
 
 @pytest.mark.parametrize(
     "flag",
-    [["--ray"], ["--seeds", "2"], ["--simulators", "2"], ["--resume"], ["--config", "a.yml"]],
+    [
+        ["--ray"],
+        ["--seeds", "2"],
+        ["--simulators", "2"],
+        ["--resume"],
+        ["--config", "a.yml"],
+        ["--deadlines", "1", "0.5"],
+    ],
 )
 def test_learning_from_logs_refuses_what_it_would_ignore(capsys, tmp_path, flag):
     line = failure(capsys, "train", "default", "--from-logs", tmp_path / "run.jsonl",

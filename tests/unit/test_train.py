@@ -136,6 +136,19 @@ def test_simulators_of_a_scenario_share_its_lanes_and_play_other_streams(tasks):
     assert first != second
 
 
+def test_a_scenario_is_played_with_every_deadline_asked_for(tasks):
+    config = replace(TINY, num_envs=8, num_simulators=2, deadlines=(1.0, 0.5))
+    promised = [one.scenario.objective.slo_s for one in tasks]
+
+    env = make_model(tasks, TRACES, config).get_env()
+
+    assert [one.table.objective.slo_s for one in env.envs] == pytest.approx(
+        [factor * slo_s for slo_s in promised for factor in (1.0, 0.5, 1.0, 0.5)]
+    )
+    assert [one.num_envs for one in env.envs] == [1] * 8
+    assert env.reset()[:, -1].tolist() == [0.0] * 4 + [1.0] * 4
+
+
 def test_streams_are_as_recorded_unless_they_are_to_be_varied(tasks):
     few = replace(TINY, num_envs=20)
 
@@ -175,6 +188,8 @@ def test_the_learning_rate_falls_to_a_twentieth(tasks):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"deadlines": ()}, r"must lie in \[0.1, 10\], one at least; got \(\)"),
+        ({"deadlines": (1.0, 0.0)}, r"must lie in \[0.1, 10\], one at least; got \(1.0, 0.0\)"),
         ({"vary": True, "curriculum": 0.5}, "varied or follow the curriculum; got vary=True"),
         ({"num_frames": 0}, "num_frames of a training must be 1 or more; got 0"),
         ({"width": 0}, "width of a training must be 1 or more; got 0"),
