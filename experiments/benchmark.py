@@ -27,7 +27,7 @@ from adaptive_split.agents.evaluate import lane_utility
 from adaptive_split.agents.intervals import Bootstrap
 from adaptive_split.agents.rivals import RIVALS, make_rival
 from adaptive_split.agents.roster import make_policy
-from adaptive_split.agents.task import Task, scaled, settle
+from adaptive_split.agents.task import Task, networks_of, settle
 from adaptive_split.agents.train import Learned, TrainConfig, learn
 from adaptive_split.agents.tune import tune_rivals
 from adaptive_split.candidates import CandidateTable
@@ -173,9 +173,8 @@ def transfer(arguments: argparse.Namespace) -> None:
             sources = [networks / one for one in SCENARIOS if (networks / one).exists()]
             if place.exists() or not sources:
                 continue
-            bundle = ControllerBundle.load(sources[0])  # the same networks in all of them
-            trust = float(bundle.provenance.get("trust", 1.0))
-            learned = Learned(scaled(bundle.weights, 1 / trust), (), 0.0)
+            # The same networks in all of them.
+            learned = Learned(networks_of(ControllerBundle.load(sources[0])), (), 0.0)
             settled = settle(there, learned.weights, rolled_out, seed)
             _say(f"{letter}, seed {seed}: {dict(settled.validation)}, {settled.prices}, "
                  f"future {settled.future}, adapts {settled.adapts}")  # fmt: skip

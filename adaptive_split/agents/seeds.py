@@ -12,6 +12,7 @@ from adaptive_split.agents import task as preparation
 from adaptive_split.agents.cluster import Workers
 from adaptive_split.agents.task import Settled, Task
 from adaptive_split.agents.train import Learned, Spread, TrainConfig, learn
+from adaptive_split.runtime.controller import ForecastWeights
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
 
@@ -35,6 +36,8 @@ class Training:
     """Where the states of trainings are saved and found, in a folder per seed."""
     spread: Spread | None = None
     """Where the simulators of a training play; by default where it runs."""
+    networks: ForecastWeights | None = None
+    """Networks to take as they are: nothing is learned but the future of choices."""
 
 
 def prepare_all(
@@ -80,11 +83,20 @@ def _prepare(
 
 def _learn(training: Training, seed: int) -> tuple[Learned, list[Settled]]:
     torch.set_num_threads(1)
+    learned = _trained(training, seed)
+    return learned, [
+        preparation.settle(task, learned.weights, training.traces, seed) for task in training.tasks
+    ]
+
+
+def _trained(training: Training, seed: int) -> Learned:
+    if training.networks is not None:
+        return Learned(training.networks, (), 0.0)
     log, state = (
         None if folder is None else seed_folder(folder, seed)
         for folder in (training.tensorboard, training.checkpoints)
     )
-    learned = learn(
+    return learn(
         training.tasks,
         training.traces,
         replace(training.config, seed=seed),
@@ -94,6 +106,3 @@ def _learn(training: Training, seed: int) -> tuple[Learned, list[Settled]]:
         state,
         training.spread,
     )
-    return learned, [
-        preparation.settle(task, learned.weights, training.traces, seed) for task in training.tasks
-    ]

@@ -17,6 +17,7 @@ from adaptive_split.errors import ConfigError
 if TYPE_CHECKING:
     from adaptive_split.agents.task import Settled, Task
     from adaptive_split.agents.train import Learned, TrainConfig
+    from adaptive_split.runtime.controller_bundle import ControllerBundle
     from adaptive_split.scenario import Scenario
     from adaptive_split.trace import Trace
 
@@ -58,6 +59,11 @@ def add_parser(commands: Commands) -> None:
         help="learn with what is promised times each of these, as 1 0.5, for scenarios with other "
         "deadlines (default: 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--networks", type=Path, metavar="CONTROLLER",
+        help="take the networks of this controller as they are and only settle how they are used: "
+        "minutes, for a scenario near those that they were trained for",
+    )  # fmt: skip
     add_ray(parser, "scenarios, seeds and simulators")
     add_from_logs(parser)
     parser.set_defaults(run=run)
@@ -92,9 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
         read_config(arguments, scenarios),
         num_simulators=arguments.simulators, deadlines=tuple(arguments.deadlines),
     )  # fmt: skip
+    source = None if arguments.networks is None else read_networks(arguments)
     learning, checking = load_splits(arguments.data)
     from adaptive_split.agents.cluster import InProcess
     from adaptive_split.agents.seeds import Training, learn_seeds, prepare_all
+    from adaptive_split.agents.task import networks_of
 
     with Bars("frame") as bars, open_cluster(arguments) as cluster:
         workers, tell = (InProcess(), bars.note) if cluster is None else (cluster, say)
@@ -102,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         training = Training(
             tasks=tasks, traces=learning, config=config, say=tell, checkpoints=state.resolve(),
             tensorboard=arguments.tensorboard and arguments.tensorboard.resolve(),
+            networks=None if source is None else networks_of(source),
         )  # fmt: skip
         if cluster is None:
             training = replace(training, progress=partial(show, bars))
@@ -111,8 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
             count = config.simulators_each * len(tasks)
             training = replace(training, spread=partial(RayShards, num_workers=count))
         found = learn_seeds(training, arguments.seeds, workers)
-    shutil.rmtree(state)
-    export_all(arguments, config, tasks, found, learning, checking)
+    shutil.rmtree(state, ignore_errors=source is not None)
+    export_all(arguments, config, tasks, found, learning, checking, source)
     return 0
 
 
@@ -135,6 +144,21 @@ def check_frames(arguments: argparse.Namespace) -> None:
     """Refuse to learn from nothing."""
     if arguments.frames is not None and arguments.frames < 1:
         raise ConfigError(f"--frames must be at least 1; got {arguments.frames}")
+
+
+def read_networks(arguments: argparse.Namespace) -> ControllerBundle:
+    """The controller whose networks are taken; refuse what only a training could heed."""
+    ignored = {
+        "--seeds": arguments.seeds != 1, "--simulators": arguments.simulators != 1,
+        "--deadlines": arguments.deadlines != [1.0], "--frames": arguments.frames is not None,
+        "--config": arguments.config, "--resume": arguments.resume,
+        "--tensorboard": arguments.tensorboard,
+    }  # fmt: skip
+    if given := [name for name, value in ignored.items() if value]:
+        raise ConfigError(f"--networks must come without {', '.join(given)}; leave them out")
+    from adaptive_split.runtime.controller_bundle import ControllerBundle
+
+    return ControllerBundle.load(arguments.networks)
 
 
 def show(bars: Bars, done: int, total: int) -> None:
@@ -186,8 +210,11 @@ def export_all(
     found: Sequence[tuple[Learned, Sequence[Settled]]],
     learning: Sequence[Trace],
     checking: Sequence[Trace],
+    source: ControllerBundle | None = None,
 ) -> None:
     """Print what every seed reached; write a bundle per seed that wins, and scenario.
+
+    With a `source`, whose networks were taken, they tell where those come from.
 
     Raises:
         ConfigError: If no seed wins everywhere, and none is forced.
@@ -209,7 +236,7 @@ def export_all(
         for task, how in pairs:
             place = folder / task.scenario.name if len(tasks) > 1 else folder
             own = replace(config, seed=seed)
-            export(task, learned, how, own, learning, checking, place)
+            export(task, learned, how, own, learning, checking, place, source)
             print(f"controller: {place}")
     if not out.exists():
         raise ConfigError(
@@ -222,10 +249,12 @@ def results(learned: Learned, tasks: Sequence[Task], settled: Sequence[Settled])
     """The validation curve and what the policy is compared with, as tables."""
     from adaptive_split.cli.tables import table
 
-    best = max(gain for _, gain in learned.curve)
-    curve = [["frames", "above the planner", ""]]
-    curve += [[str(n), f"{v:+.4f}", "best" if v == best else ""] for n, v in learned.curve]
-    parts = [table(curve)]
+    parts = []
+    if learned.curve:
+        best = max(gain for _, gain in learned.curve)
+        curve = [["frames", "above the planner", ""]]
+        curve += [[str(n), f"{v:+.4f}", "best" if v == best else ""] for n, v in learned.curve]
+        parts.append(table(curve))
     for task, how in zip(tasks, settled, strict=True):
         ranked = sorted(how.validation.items(), key=lambda item: -item[1])
         scores = [[task.scenario.name, "validation utility"]]
@@ -233,7 +262,9 @@ def results(learned: Learned, tasks: Sequence[Task], settled: Sequence[Settled])
         parts.append(table(scores))
         if not how.adapts:
             parts.append("adapting is pointless here: the best fixed decision is kept, no probes")
-    return "\n\n".join(parts) + f"\ntook {learned.seconds:.0f} s"
+    if learned.curve:
+        parts[-1] += f"\ntook {learned.seconds:.0f} s"
+    return "\n\n".join(parts)
 
 
 def export(
@@ -244,8 +275,9 @@ def export(
     learning: Sequence[Trace],
     checking: Sequence[Trace],
     out: Path,
+    source: ControllerBundle | None = None,
 ) -> None:
-    """Write the controller bundle with where it comes from."""
+    """Write the controller bundle with where it, and the networks it took, come from."""
     import platform
     from dataclasses import asdict
 
@@ -263,6 +295,8 @@ def export(
         ]
 
     scenario = task.scenario
+    told = ("scenario", "objective", "config", "train_traces", "versions")
+    taken = {} if source is None else {"networks": {k: source.provenance.get(k) for k in told}}
     ControllerBundle(
         weights=settled.weights,
         prices=settled.prices,
@@ -276,6 +310,7 @@ def export(
             "scenario": scenario.name,
             "objective": asdict(scenario.objective),
             "config": asdict(config),
+            **taken,
             "trust": settled.trust,
             "future": settled.future,
             "train_traces": listed(learning),

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from adaptive_split import cli
 from adaptive_split.agents import cluster
+from adaptive_split.agents.task import networks_of
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 from tests import support
@@ -75,6 +77,32 @@ def test_an_interrupted_training_is_taken_up_or_refused(place, capsys, monkeypat
     ours, theirs = ((one / "controller.npz").read_bytes() for one in (whole, out))
     assert ours == theirs
     assert not out.with_name("out.training").exists()
+
+
+def test_networks_are_taken_as_they_are_to_another_scenario(place, capsys):
+    first, other = place / "first", place / "other"
+    train = ["train", "--force-export", "--out"]
+    assert cli.main([*command(place, *train, first), "--config", str(place / "toy.yml")]) == 0
+    (place / "other.toml").write_text(
+        (place / "toy.toml").read_text().replace("fps = 10", "fps = 8")
+    )
+    again = ["train", str(place / "other.toml"), "--force-export", "--networks", str(first)]
+
+    assert cli.main([*again, "--out", str(other)]) == 0
+
+    trained, taken = ControllerBundle.load(first), ControllerBundle.load(other)
+    for ours, theirs in zip(
+        networks_of(trained).forecast, networks_of(taken).forecast, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert taken.provenance["scenario"] == "other"
+    assert taken.provenance["networks"]["scenario"] == "toy"
+    assert taken.provenance["networks"]["config"]["num_envs"] == 50
+    assert (
+        "frames" not in capsys.readouterr().out.rpartition("controller:")[0].rpartition("ler:")[2]
+    )
+    line = failure(capsys, *again, "--out", place / "no", "--frames", 9, "--seeds", 2)
+    assert "--networks must come without --seeds, --frames; leave them out" in line
 
 
 def test_no_seeds_and_no_trials_are_refused(place, capsys):

@@ -390,6 +390,7 @@ def test_columns_are_aligned():
         ["--resume"],
         ["--config", "a.yml"],
         ["--deadlines", "1", "0.5"],
+        ["--networks", "another"],
     ],
 )
 def test_learning_from_logs_refuses_what_it_would_ignore(capsys, tmp_path, flag):
