@@ -87,8 +87,11 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.halves == SWAPPED:
-        arguments.out = arguments.out / SWAPPED
+    arguments.networks = arguments.networks or arguments.out
+    if arguments.halves == SWAPPED:  # networks that learned with the other half would have peeked
+        arguments.out, arguments.networks = (
+            folder / SWAPPED for folder in (arguments.out, arguments.networks)
+        )
     arguments.out.mkdir(parents=True, exist_ok=True)
     STEPS[arguments.step](arguments)
 
@@ -169,7 +172,7 @@ def transfer(arguments: argparse.Namespace) -> None:
         rolled_out = learning if letter in arguments.taught else None
         for seed in arguments.seeds:
             place = arguments.out / f"seed-{seed}" / letter
-            networks = (arguments.networks or arguments.out) / f"seed-{seed}"
+            networks = arguments.networks / f"seed-{seed}"
             sources = [networks / one for one in SCENARIOS if (networks / one).exists()]
             if place.exists() or not sources:
                 continue
