@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from benchmark import SCENARIOS, SWAPPED, Board, scenario_of, traces
 
 from adaptive_split.agents.intervals import Bootstrap, Estimate
+from adaptive_split.agents.rivals import make_rival
 from adaptive_split.agents.task import DISTRIBUTION
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 from adaptive_split.runtime.simulated.streams import StreamSource
@@ -31,6 +33,11 @@ def main() -> None:
     parser.add_argument("--benchmark", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--data", type=Path, help="recordings; default as for adaptive-split train")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--streams", type=int, default=60, help="per link family")
+    parser.add_argument(
+        "--pictures", choices=("judge", "policy"), default="judge",
+        help="with policy, what those that the controllers decide with let expect",
+    )  # fmt: skip
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row(letter, arguments) for letter in arguments.scenarios]
@@ -64,22 +71,26 @@ def row(letter: str, arguments: argparse.Namespace) -> str:
 
 def both(letter: str, inside: Path, arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Utilities trained there, elsewhere and of the planner; families and files of the streams."""
-    file = arguments.benchmark / inside / f"played-{letter}.json"
-    played = json.loads(file.read_text(encoding="utf-8"))
-    per_family = len(played["family"]) // len(set(played["family"]))
     scenario = scenario_of(letter, arguments)
-    deciding, judging = scenario.table("policy"), scenario.table("judge")
+    deciding = scenario.table("policy")
+    judging = scenario.table(arguments.pictures)
     source = StreamSource(scenario, judging.outcomes, traces("test", arguments))
-    left = arguments.left / letter / inside
-    board = Board(left / file.name, judging, source.draw_evenly(per_family, 0))
-    names = [f"sac-{seed}" for seed in arguments.seeds]
-    for seed, name in zip(arguments.seeds, names, strict=True):
-        bundle = ControllerBundle.load(left / f"seed-{seed}" / letter)
-        board.play(name, lambda bundle=bundle: bundle.controller(deciding))  # type: ignore[misc]
-    there = np.mean([played["utility"][name] for name in names], 0)
-    elsewhere = np.mean([board.found["utility"][name] for name in names], 0)
-    planner = np.array(played["utility"][DISTRIBUTION])
-    return there, elsewhere, planner, played["family"], played["file"]
+    left, there = arguments.left / letter / inside, arguments.benchmark / inside
+    file = left / f"played-{letter}-{arguments.pictures}.json"
+    board = Board(file, judging, source.draw_evenly(arguments.streams, 0))
+    tuned = json.loads((there / f"tuned-{letter}.json").read_text(encoding="utf-8"))
+    board.play(DISTRIBUTION, partial(make_rival, DISTRIBUTION, deciding, tuned))
+    for kind, folder in (("there", there), ("elsewhere", left)):
+        for seed in arguments.seeds:
+            bundle = ControllerBundle.load(folder / f"seed-{seed}" / letter)
+            board.play(f"{kind}-{seed}", partial(bundle.controller, deciding))
+    found = board.found["utility"]
+    seeds = {
+        kind: np.mean([found[f"{kind}-{seed}"] for seed in arguments.seeds], 0)
+        for kind in ("there", "elsewhere")
+    }
+    planner = np.array(found[DISTRIBUTION])
+    return seeds["there"], seeds["elsewhere"], planner, board.found["family"], board.found["file"]
 
 
 def words(estimate: Estimate) -> str:
