@@ -154,7 +154,7 @@ VARIANTS: dict[str, tuple[TrainConfig, Change | None, BacklogPrices | None]] = {
     "default": (DEFAULT, None, None),
     "no-counterfactuals": (DEFAULT, hide_counterfactuals, None),
     "varied-streams": (replace(DEFAULT, vary=True), None, None),
-    "varied-deadlines": (replace(DEFAULT, deadlines=(1.0, 0.5)), None, None),
+    "varied-slo": (replace(DEFAULT, slo_factors=(1.0, 0.5)), None, None),
     "curriculum": (replace(DEFAULT, curriculum=0.5), None, None),
     "no-prices": (DEFAULT, None, FREE),
     "no-history": (DEFAULT, blind(HISTORY), None),

@@ -23,11 +23,12 @@ import numpy as np
 import torch
 
 from adaptive_split.agents.compare import pick_in_hindsight
+from adaptive_split.agents.continued import networks_of
 from adaptive_split.agents.evaluate import lane_utility
 from adaptive_split.agents.intervals import Bootstrap
 from adaptive_split.agents.rivals import RIVALS, make_rival
 from adaptive_split.agents.roster import make_policy
-from adaptive_split.agents.task import Task, networks_of, settle
+from adaptive_split.agents.task import Task, settle
 from adaptive_split.agents.train import Learned, TrainConfig, learn
 from adaptive_split.agents.tune import tune_rivals
 from adaptive_split.candidates import CandidateTable
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--frames", type=int, default=TrainConfig().num_frames)
     parser.add_argument(
-        "--deadlines", type=float, nargs="+", default=[1.0], help="as of adaptive-split train"
+        "--slo-factors", type=float, nargs="+", default=[1.0], help="as of adaptive-split train"
     )
     parser.add_argument("--streams", type=int, default=50, help="per link family, to judge on")
     parser.add_argument(
@@ -144,11 +145,12 @@ def train(arguments: argparse.Namespace) -> None:
     taught = [tasks[letter] for letter in arguments.taught]
     for seed in arguments.seeds:
         config = TrainConfig(
-            seed=seed, num_frames=arguments.frames, deadlines=tuple(arguments.deadlines)
+            seed=seed, num_frames=arguments.frames, slo_factors=tuple(arguments.slo_factors)
         )
         missing = [x for x in arguments.only if not (arguments.out / f"seed-{seed}" / x).exists()]
         if missing:
-            learned = learn(taught, learning, config, _say)
+            origin = _any_of(arguments.out, seed)  # of a run that was interrupted
+            learned = learn(taught, learning, config, _say) if origin is None else _as_is(origin)
             for letter in missing:
                 rolled_out = learning if letter in arguments.taught else None
                 settled = settle(tasks[letter], learned.weights, rolled_out, seed)
@@ -158,31 +160,47 @@ def train(arguments: argparse.Namespace) -> None:
                     f"adapts {settled.adapts}"
                 )
                 place = arguments.out / f"seed-{seed}" / letter
-                export(tasks[letter], learned, settled, config, learning, checking, place)
+                export(tasks[letter], learned, settled, config, learning, checking, place, origin)
 
 
 def transfer(arguments: argparse.Namespace) -> None:
     """Settle trained policies, their networks as they are.
 
     Where they were not trained, or where they were, with other knobs than then.
+
+    Raises:
+        ConfigError: If there are no networks of any seed.
     """
+    origins = {seed: _any_of(arguments.networks, seed) for seed in arguments.seeds}
+    if not any(origins.values()):
+        raise ConfigError(
+            f"{arguments.networks} must hold what `train` left of one of the seeds "
+            f"{arguments.seeds}; got none; name the OUT above 'swapped' as --networks"
+        )
     learning, checking = traces("train", arguments), traces("validation", arguments)
     for letter in arguments.only:
         there = task(letter, arguments)
         rolled_out = learning if letter in arguments.taught else None
-        for seed in arguments.seeds:
+        for seed, origin in origins.items():
             place = arguments.out / f"seed-{seed}" / letter
-            networks = arguments.networks / f"seed-{seed}"
-            sources = [networks / one for one in SCENARIOS if (networks / one).exists()]
-            if place.exists() or not sources:
+            if place.exists() or origin is None:
                 continue
-            # The same networks in all of them.
-            learned = Learned(networks_of(ControllerBundle.load(sources[0])), (), 0.0)
+            learned = _as_is(origin)
             settled = settle(there, learned.weights, rolled_out, seed)
             _say(f"{letter}, seed {seed}: {dict(settled.validation)}, {settled.prices}, "
                  f"future {settled.future}, adapts {settled.adapts}")  # fmt: skip
             config = TrainConfig(seed=seed)
-            export(there, learned, settled, config, learning, checking, place)
+            export(there, learned, settled, config, learning, checking, place, origin)
+
+
+def _any_of(folder: Path, seed: int) -> ControllerBundle | None:
+    """What a seed left in one of its scenarios: the networks are the same in all of them."""
+    places = (folder / f"seed-{seed}" / letter for letter in SCENARIOS)
+    return next((ControllerBundle.load(place) for place in places if place.exists()), None)
+
+
+def _as_is(origin: ControllerBundle) -> Learned:
+    return Learned(networks_of(origin), (), 0.0)
 
 
 def play(arguments: argparse.Namespace) -> None:

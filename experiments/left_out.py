@@ -1,14 +1,15 @@
 """Does a policy hold where it was never trained? `python experiments/left_out.py B C`.
 
 For every scenario L named, `experiments/benchmark.py train --only L --taught OTHERS --out LEFT/L`
-(with the `tuned-*.json` of the benchmark copied there; also with `--halves swapped`) has left a
-policy that learned from the others alone. It is played on the benchmark's test streams, next to
-what the policy gains that was trained in L as well.
+(with the `tuned-*.json` of the benchmark copied there; once more with `--halves swapped`) has left
+a policy that learned from the others alone. It is played on test streams, next to the one of the
+benchmark that was trained in L as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmark import SCENARIOS, SWAPPED, Board, scenario_of, traces
 from adaptive_split.agents.intervals import Bootstrap, Estimate
 from adaptive_split.agents.rivals import make_rival
 from adaptive_split.agents.task import DISTRIBUTION
+from adaptive_split.errors import ConfigError
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 from adaptive_split.runtime.simulated.streams import StreamSource
 
@@ -54,7 +56,12 @@ def row(letter: str, arguments: argparse.Namespace) -> str:
         inside = Path(SWAPPED if halves == SWAPPED else "")
         if (arguments.left / letter / inside / f"seed-{arguments.seeds[0]}").exists():
             arguments.halves = halves
-            boards.append(both(letter, inside, arguments))
+            boards.append(play_direction(letter, inside, arguments))
+    if not boards:
+        raise ConfigError(
+            f"{arguments.left / letter} must hold a policy of seed {arguments.seeds[0]}; got none; "
+            f"run benchmark.py train --only {letter} --taught OTHERS with that --out"
+        )
     there, elsewhere, planner = (np.concatenate([one[i] for one in boards]) for i in range(3))
     family = [name for one in boards for name in one[3]]
     bootstrap = Bootstrap(family, [name for one in boards for name in one[4]])
@@ -69,14 +76,15 @@ def row(letter: str, arguments: argparse.Namespace) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def both(letter: str, inside: Path, arguments: argparse.Namespace) -> tuple[Any, ...]:
+def play_direction(letter: str, inside: Path, arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Utilities trained there, elsewhere and of the planner; families and files of the streams."""
     scenario = scenario_of(letter, arguments)
     deciding = scenario.table("policy")
     judging = scenario.table(arguments.pictures)
     source = StreamSource(scenario, judging.outcomes, traces("test", arguments))
     left, there = arguments.left / letter / inside, arguments.benchmark / inside
-    file = left / f"played-{letter}-{arguments.pictures}.json"
+    compared = hashlib.sha256(str(there.resolve()).encode()).hexdigest()[:8]
+    file = left / f"played-{letter}-{arguments.pictures}-{compared}.json"
     board = Board(file, judging, source.draw_evenly(arguments.streams, 0))
     tuned = json.loads((there / f"tuned-{letter}.json").read_text(encoding="utf-8"))
     board.play(DISTRIBUTION, partial(make_rival, DISTRIBUTION, deciding, tuned))

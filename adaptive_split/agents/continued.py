@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor, nn
 
-from adaptive_split.agents.networks import Forecast, Residual
+from adaptive_split.agents.networks import Forecast, Residual, export_weights
 from adaptive_split.agents.sac import CandidateSAC, CounterfactualBuffer
 from adaptive_split.agents.sb3_env import TraceVecEnv
+from adaptive_split.agents.task import scaled
 from adaptive_split.agents.variation import Variation
 from adaptive_split.envs.vector_env import TraceVectorEnv
 from adaptive_split.errors import BundleError
 from adaptive_split.observation import CONTEXT
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastWeights
+from adaptive_split.runtime.controller_bundle import ControllerBundle
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
 
@@ -70,6 +72,23 @@ def load_weights(forecast: Forecast, residual: Residual, weights: ForecastWeight
             assert isinstance(layer, nn.Linear)
             _copy(layer.weight, (first if index == 0 else arrays[2 * index]).T)
             _copy(layer.bias, arrays[2 * index + 1])
+
+
+def networks_of(bundle: ControllerBundle) -> ForecastWeights:
+    """The networks of a controller as they were learned: trusted in full, in this version's shape.
+
+    Raises:
+        BundleError: If a layer has another size than this version's, or the trust that they were
+            scaled by is none.
+    """
+    trust = bundle.provenance.get("trust", 1.0)
+    if not isinstance(trust, (int, float)) or not trust > 0:
+        raise BundleError(
+            f"the controller's provenance must hold a positive trust; got {trust!r}; train it again"
+        )
+    forecast, residual = Forecast(bundle.weights.forecast[0].shape[1]), Residual()
+    load_weights(forecast, residual, scaled(bundle.weights, 1 / trust))
+    return export_weights(forecast, residual)
 
 
 def _copy(target: Tensor, values: NDArray[np.floating]) -> None:

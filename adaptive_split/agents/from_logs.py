@@ -130,7 +130,8 @@ def learn_from_logs(
     )  # fmt: skip
     verdict = weigh(bundle, weights, table, held_out, streams)
     told = {"config": asdict(config), "frames": len(learning), "verdict": _plain(verdict)}
-    provenance = {**bundle.provenance, "from_logs": told}
+    # Learned on from weights that were scaled by their trust: it is part of them now.
+    provenance = {**bundle.provenance, "trust": 1.0, "from_logs": told}
     continued = replace(bundle, weights=weights, provenance=provenance)
     return Learned(continued, verdict, int(telling.sum()), len(held_out))
 

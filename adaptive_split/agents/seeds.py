@@ -37,7 +37,7 @@ class Training:
     spread: Spread | None = None
     """Where the simulators of a training play; by default where it runs."""
     networks: ForecastWeights | None = None
-    """Networks to take as they are: nothing is learned but the future of choices."""
+    """Networks whose forecast is taken as it is: only the future of choices is learned."""
 
 
 def prepare_all(
@@ -83,13 +83,13 @@ def _prepare(
 
 def _learn(training: Training, seed: int) -> tuple[Learned, list[Settled]]:
     torch.set_num_threads(1)
-    learned = _trained(training, seed)
+    learned = _take_or_learn(training, seed)
     return learned, [
         preparation.settle(task, learned.weights, training.traces, seed) for task in training.tasks
     ]
 
 
-def _trained(training: Training, seed: int) -> Learned:
+def _take_or_learn(training: Training, seed: int) -> Learned:
     if training.networks is not None:
         return Learned(training.networks, (), 0.0)
     log, state = (

@@ -19,7 +19,6 @@ from adaptive_split.agents.tune import tune_rivals
 from adaptive_split.candidates import CandidateTable, Floats
 from adaptive_split.planner import BacklogPrices
 from adaptive_split.runtime.controller import ForecastController, ForecastWeights, PlannerSettings
-from adaptive_split.runtime.controller_bundle import ControllerBundle
 from adaptive_split.runtime.simulated.streams import Stream, StreamSource
 from adaptive_split.scenario import Scenario
 from adaptive_split.trace import Trace
@@ -209,11 +208,6 @@ def _surely_best(settings: Sequence[Setting], play: Callable[[Setting], Floats])
     best = max(settings, key=lambda setting: play(setting).mean())
     gain = play(best) - play(settings[0])
     return best if gain.mean() > gain.std() / len(gain) ** 0.5 else settings[0]
-
-
-def networks_of(bundle: ControllerBundle) -> ForecastWeights:
-    """The networks of a controller as they were learned: trusted in full; `settle` finds trust."""
-    return scaled(bundle.weights, 1 / float(bundle.provenance.get("trust", 1.0)))
 
 
 def scaled(weights: ForecastWeights, trust: float) -> ForecastWeights:

@@ -53,9 +53,9 @@ class TrainConfig:
     """Of the forecast's layers; deciding takes the longer the wider they are."""
     vary: bool = False
     """Whether half of the streams are varied beyond what was recorded; see `Variation`."""
-    deadlines: tuple[float, ...] = (1.0,)
-    """Factors on what each scenario promises: its simulators play with them in turn, so that the
-    network also knows deadlines of scenarios that it is not trained for."""
+    slo_factors: tuple[float, ...] = (1.0,)
+    """Factors on the latency that each scenario promises: its simulators play with them in turn, so
+    that the network also knows what scenarios promise that it is not trained for."""
     curriculum: float = 0.0
     """Share of the streams drawn where the policy loses to the planner; see `Curriculum`."""
     gamma: float = 0.9
@@ -77,16 +77,15 @@ class TrainConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name} of a training must be 1 or more; got {value!r}")
-        if not self.deadlines or not all(0.1 <= factor <= 10 for factor in self.deadlines):
+        if not self.slo_factors or not all(0.1 <= factor <= 10 for factor in self.slo_factors):
             raise ConfigError(
-                "factors on the deadline must lie in [0.1, 10], one at least; got "
-                f"{self.deadlines!r}"
+                f"slo_factors must lie in [0.1, 10], one at least; got {self.slo_factors!r}"
             )
 
     @property
     def simulators_each(self) -> int:
-        """Simulators of each scenario: `num_simulators` with each deadline."""
-        return self.num_simulators * len(self.deadlines)
+        """Simulators of each scenario: `num_simulators` with each latency promised."""
+        return self.num_simulators * len(self.slo_factors)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,11 +174,11 @@ def _make_env(
     tasks: Sequence[Task], traces: Sequence[Trace], config: TrainConfig, spread: Spread | None
 ) -> TraceVecEnv:
     lanes = max(config.num_envs // (len(tasks) * config.simulators_each), 1)
-    factors = config.deadlines * config.num_simulators
+    factors = config.slo_factors * config.num_simulators
     which = [index for index in range(len(tasks)) for _ in factors]
     makers = [
         partial(
-            TraceVectorEnv, _promising(task.scenario, factor), traces, lanes, prices=task.prices,
+            TraceVectorEnv, with_slo(task.scenario, factor), traces, lanes, prices=task.prices,
             draw=Variation() if config.vary else None,
             curriculum=Curriculum(config.curriculum) if config.curriculum else None,
         )
@@ -190,8 +189,8 @@ def _make_env(
     return TraceVecEnv(*(make() for make in makers), scenario_of=which, shards=shards)
 
 
-def _promising(scenario: Scenario, factor: float) -> Scenario:
-    """The same scenario with its deadline times a factor."""
+def with_slo(scenario: Scenario, factor: float) -> Scenario:
+    """The same scenario with the latency promised times a factor."""
     objective = replace(scenario.objective, slo_s=factor * scenario.objective.slo_s)
     return replace(scenario, objective=objective)
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,14 +56,14 @@ def add_parser(commands: Commands) -> None:
         "their own with --ray (default: 1)",
     )  # fmt: skip
     parser.add_argument(
-        "--deadlines", type=float, nargs="+", default=[1.0], metavar="FACTOR",
-        help="learn with what is promised times each of these, as 1 0.5, for scenarios with other "
-        "deadlines (default: 1)",
+        "--slo-factors", type=float, nargs="+", default=[1.0], metavar="FACTOR",
+        help="learn with the latency promised times each of these, as 1 0.5, for scenarios that "
+        "promise another (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--networks", type=Path, metavar="CONTROLLER",
-        help="take the networks of this controller as they are and only settle how they are used: "
-        "minutes, for a scenario near those that they were trained for",
+        help="take the forecast of this controller as it is; tune, roll out and settle the rest: "
+        "minutes, for a scenario near those that it was trained for",
     )  # fmt: skip
     add_ray(parser, "scenarios, seeds and simulators")
     add_from_logs(parser)
@@ -96,21 +97,23 @@ def run(arguments: argparse.Namespace) -> int:
     scenarios = load_scenarios(arguments)
     config = replace(
         read_config(arguments, scenarios),
-        num_simulators=arguments.simulators, deadlines=tuple(arguments.deadlines),
+        num_simulators=arguments.simulators, slo_factors=tuple(arguments.slo_factors),
     )  # fmt: skip
-    source = None if arguments.networks is None else read_networks(arguments)
+    check_slo(scenarios, config)
+    origin = read_origin(arguments)
     learning, checking = load_splits(arguments.data)
     from adaptive_split.agents.cluster import InProcess
+    from adaptive_split.agents.continued import networks_of
     from adaptive_split.agents.seeds import Training, learn_seeds, prepare_all
-    from adaptive_split.agents.task import networks_of
 
+    networks = None if origin is None else networks_of(origin)
     with Bars("frame") as bars, open_cluster(arguments) as cluster:
         workers, tell = (InProcess(), bars.note) if cluster is None else (cluster, say)
         tasks = prepare_all(scenarios, learning, checking, config, workers, tell)
         training = Training(
             tasks=tasks, traces=learning, config=config, say=tell, checkpoints=state.resolve(),
             tensorboard=arguments.tensorboard and arguments.tensorboard.resolve(),
-            networks=None if source is None else networks_of(source),
+            networks=networks,
         )  # fmt: skip
         if cluster is None:
             training = replace(training, progress=partial(show, bars))
@@ -120,8 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
             count = config.simulators_each * len(tasks)
             training = replace(training, spread=partial(RayShards, num_workers=count))
         found = learn_seeds(training, arguments.seeds, workers)
-    shutil.rmtree(state, ignore_errors=source is not None)
-    export_all(arguments, config, tasks, found, learning, checking, source)
+    if origin is None:
+        shutil.rmtree(state)
+    export_all(arguments, config, tasks, found, learning, checking, origin)
     return 0
 
 
@@ -130,7 +134,7 @@ def check_arguments(arguments: argparse.Namespace) -> Path:
     out, state = arguments.out, arguments.out.with_name(arguments.out.name + ".training")
     if out.exists():
         raise ConfigError(f"--out must not exist yet; got {out}")
-    if state.exists() and not arguments.resume:
+    if state.exists() and not arguments.resume and arguments.networks is None:
         raise ConfigError(
             f"{state} must not exist: a training was interrupted; say --resume, or remove it"
         )
@@ -146,11 +150,26 @@ def check_frames(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--frames must be at least 1; got {arguments.frames}")
 
 
-def read_networks(arguments: argparse.Namespace) -> ControllerBundle:
-    """The controller whose networks are taken; refuse what only a training could heed."""
+def check_slo(scenarios: Sequence[Scenario], config: TrainConfig) -> None:
+    """Refuse to promise what no scenario may, before anything is tuned."""
+    from adaptive_split.agents.train import with_slo
+
+    try:
+        for scenario, factor in product(scenarios, config.slo_factors):
+            with_slo(scenario, factor)
+    except ConfigError as error:
+        raise ConfigError(
+            f"--slo-factors must suit every scenario; got {config.slo_factors}: {error}"
+        ) from error
+
+
+def read_origin(arguments: argparse.Namespace) -> ControllerBundle | None:
+    """The controller whose networks are taken, if any; refuse what only a training could heed."""
+    if arguments.networks is None:
+        return None
     ignored = {
         "--seeds": arguments.seeds != 1, "--simulators": arguments.simulators != 1,
-        "--deadlines": arguments.deadlines != [1.0], "--frames": arguments.frames is not None,
+        "--slo-factors": arguments.slo_factors != [1.0], "--frames": arguments.frames is not None,
         "--config": arguments.config, "--resume": arguments.resume,
         "--tensorboard": arguments.tensorboard,
     }  # fmt: skip
@@ -210,11 +229,11 @@ def export_all(
     found: Sequence[tuple[Learned, Sequence[Settled]]],
     learning: Sequence[Trace],
     checking: Sequence[Trace],
-    source: ControllerBundle | None = None,
+    origin: ControllerBundle | None = None,
 ) -> None:
     """Print what every seed reached; write a bundle per seed that wins, and scenario.
 
-    With a `source`, whose networks were taken, they tell where those come from.
+    With an `origin`, whose networks were taken, they tell where those come from.
 
     Raises:
         ConfigError: If no seed wins everywhere, and none is forced.
@@ -236,12 +255,13 @@ def export_all(
         for task, how in pairs:
             place = folder / task.scenario.name if len(tasks) > 1 else folder
             own = replace(config, seed=seed)
-            export(task, learned, how, own, learning, checking, place, source)
+            export(task, learned, how, own, learning, checking, place, origin)
             print(f"controller: {place}")
     if not out.exists():
         raise ConfigError(
             "the controller must beat the two-window and the distribution planner on "
-            f"validation; it does not in {losers[0]}; train longer, or say --force-export"
+            f"validation; it does not in {losers[0]}; "
+            f"{'train longer' if origin is None else 'train there'}, or say --force-export"
         )
 
 
@@ -275,7 +295,7 @@ def export(
     learning: Sequence[Trace],
     checking: Sequence[Trace],
     out: Path,
-    source: ControllerBundle | None = None,
+    origin: ControllerBundle | None = None,
 ) -> None:
     """Write the controller bundle with where it, and the networks it took, come from."""
     import platform
@@ -295,8 +315,11 @@ def export(
         ]
 
     scenario = task.scenario
-    told = ("scenario", "objective", "config", "train_traces", "versions")
-    taken = {} if source is None else {"networks": {k: source.provenance.get(k) for k in told}}
+    told = ("scenario", "objective", "config", "from_logs", "train_traces", "versions")
+    how: dict[str, Any] = {"config": asdict(config)}
+    if origin is not None:  # what it was trained with is the origin's, or that one's origin's
+        there = origin.provenance
+        how = {"networks": there.get("networks") or {k: there[k] for k in told if k in there}}
     ControllerBundle(
         weights=settled.weights,
         prices=settled.prices,
@@ -309,8 +332,7 @@ def export(
         provenance={
             "scenario": scenario.name,
             "objective": asdict(scenario.objective),
-            "config": asdict(config),
-            **taken,
+            **how,
             "trust": settled.trust,
             "future": settled.future,
             "train_traces": listed(learning),

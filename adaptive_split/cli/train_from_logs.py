@@ -89,7 +89,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("--force-export must not come with --from-logs: its gate is not forced")
     ignored = {
         "--seeds": arguments.seeds != 1, "--simulators": arguments.simulators != 1,
-        "--deadlines": arguments.deadlines != [1.0], "--networks": arguments.networks,
+        "--slo-factors": arguments.slo_factors != [1.0], "--networks": arguments.networks,
         "--ray": arguments.ray, "--config": arguments.config,
         "--resume": arguments.resume, "--tensorboard": arguments.tensorboard,
     }  # fmt: skip

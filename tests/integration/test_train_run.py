@@ -7,7 +7,7 @@ import pytest
 
 from adaptive_split import cli
 from adaptive_split.agents import cluster
-from adaptive_split.agents.task import networks_of
+from adaptive_split.agents.continued import networks_of
 from adaptive_split.decision import NEVER, Decision
 from adaptive_split.runtime.controller_bundle import ControllerBundle
 from tests import support
@@ -79,30 +79,54 @@ def test_an_interrupted_training_is_taken_up_or_refused(place, capsys, monkeypat
     assert not out.with_name("out.training").exists()
 
 
-def test_networks_are_taken_as_they_are_to_another_scenario(place, capsys):
-    first, other = place / "first", place / "other"
-    train = ["train", "--force-export", "--out"]
+def test_a_forecast_is_taken_as_it_is_to_other_scenarios(place, capsys):
+    first, other, third = place / "first", place / "other", place / "third"
+    train = ["train", "--force-export", "--slo-factors", 1, 0.5, "--out"]
     assert cli.main([*command(place, *train, first), "--config", str(place / "toy.yml")]) == 0
-    (place / "other.toml").write_text(
-        (place / "toy.toml").read_text().replace("fps = 10", "fps = 8")
-    )
-    again = ["train", str(place / "other.toml"), "--force-export", "--networks", str(first)]
+    text = (place / "toy.toml").read_text()
+    (place / "other.toml").write_text(text.replace("fps = 20.0", "fps = 16.0"))
+    again = ["train", str(place / "other.toml"), "--force-export", "--networks"]
+    capsys.readouterr()
 
-    assert cli.main([*again, "--out", str(other)]) == 0
+    assert cli.main([*again, str(first), "--out", str(other)]) == 0
+    printed = capsys.readouterr().out
+    both = [str(place / "toy.toml"), *again[1:], str(other), "--out", str(third)]
+    assert cli.main(["train", *both]) == 0
 
     trained, taken = ControllerBundle.load(first), ControllerBundle.load(other)
-    for ours, theirs in zip(
-        networks_of(trained).forecast, networks_of(taken).forecast, strict=True
-    ):
+    for ours, theirs in zip(*(networks_of(one).forecast for one in (trained, taken)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
-    assert taken.provenance["scenario"] == "other"
-    assert taken.provenance["networks"]["scenario"] == "toy"
-    assert taken.provenance["networks"]["config"]["num_envs"] == 50
-    assert (
-        "frames" not in capsys.readouterr().out.rpartition("controller:")[0].rpartition("ler:")[2]
-    )
-    line = failure(capsys, *again, "--out", place / "no", "--frames", 9, "--seeds", 2)
+    assert printed.startswith("other")
+    assert "took" not in printed
+    told = taken.provenance
+    assert (told["scenario"], told["objective"]["fps"]) == ("other", 16.0)
+    assert "config" not in told
+    assert told["networks"]["scenario"] == "toy"
+    assert told["networks"]["config"]["num_envs"] == 50
+    assert told["networks"]["config"]["slo_factors"] == [1.0, 0.5]
+    for name in ("toy", "other"):  # the origin is told, not who handed it on
+        handed = ControllerBundle.load(third / name).provenance["networks"]
+        assert handed == told["networks"]
+
+
+def test_networks_that_cannot_be_taken_are_refused_before_anything_is_tuned(place, capsys):
+    train = ["train", place / "toy.toml", "--out", place / "out"]
+
+    line = failure(capsys, *train, "--networks", place / "none")
+    assert "none" in line
+    line = failure(capsys, *train, "--networks", place, "--frames", 9, "--seeds", 2)
     assert "--networks must come without --seeds, --frames; leave them out" in line
+
+
+def test_a_promise_that_no_scenario_may_make_is_refused_before_anything_is_tuned(place, capsys):
+    text = (place / "toy.toml").read_text()
+    (place / "slow.toml").write_text(text.replace("fps = 20.0", "slo_s = 2.0"))
+
+    line = failure(
+        capsys, "train", place / "slow.toml", "--slo-factors", 1, 9, "--out", place / "out"
+    )
+
+    assert "--slo-factors must suit every scenario; got (1.0, 9.0): slo_s must lie in" in line
 
 
 def test_no_seeds_and_no_trials_are_refused(place, capsys):

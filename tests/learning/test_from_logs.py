@@ -43,7 +43,7 @@ def deploy(scenario, traces, count, path):
     planner = ControllerBundle(
         weights=support.weights(), prices=PRICES, guard_candidate=0, guard_margin=None,
         model_hash=scenario.bundle.hash, grid=scenario.grid, tuned={},
-        provenance={"scenario": scenario.name},
+        provenance={"scenario": scenario.name, "trust": 0.5},
     )  # fmt: skip
     record(path, table, planner.controller(table), streams, PRICES)
     log, forecast = read_logs([path], table), Forecast(48)
@@ -125,6 +125,7 @@ def test_the_command_writes_a_controller_that_tells_what_it_learnt_from(place, c
     old, new = (ControllerBundle.load(place / name) for name in ("old", "new"))
     assert new.provenance["scenario"] == "toy"
     assert new.provenance["from_logs"]["config"]["num_frames"] == 16_000
+    assert new.provenance["trust"] == 1.0
     assert not np.array_equal(new.weights.forecast[0], old.weights.forecast[0])
 
 

@@ -118,6 +118,31 @@ def test_the_halves_of_the_pictures_can_change_roles(halves, deciding):
     assert (scenario.name, scenario.objective) == (given.name, given.objective)
 
 
+def run(monkeypatch, tmp_path, *arguments):
+    """What a step is called with."""
+    asked = []
+    monkeypatch.setitem(benchmark.STEPS, arguments[0], asked.append)
+    monkeypatch.setattr("sys.argv", ["benchmark.py", *map(str, arguments), "--out", str(tmp_path)])
+    benchmark.main()
+    return asked[0]
+
+
+def test_swapped_halves_never_take_networks_that_learned_with_the_others(monkeypatch, tmp_path):
+    own = run(monkeypatch, tmp_path, "transfer", "--halves", "swapped")
+    others = ("--networks", tmp_path / "old", "--halves", "swapped")
+    named = run(monkeypatch, tmp_path, "transfer", *others)
+
+    assert (own.out, own.networks) == (tmp_path / "swapped", tmp_path / "swapped")
+    assert (named.out, named.networks) == (tmp_path / "swapped", tmp_path / "old" / "swapped")
+
+
+def test_a_transfer_of_nothing_is_refused(tmp_path):
+    arguments = argparse.Namespace(networks=tmp_path / "swapped", seeds=[0, 1], only=["F"])
+
+    with pytest.raises(ConfigError, match=r"left of one of the seeds \[0, 1\]; got none"):
+        benchmark.transfer(arguments)
+
+
 @pytest.fixture
 def streams():
     return [support.stream(10, seed) for seed in range(2)]

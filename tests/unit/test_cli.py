@@ -389,7 +389,7 @@ def test_columns_are_aligned():
         ["--simulators", "2"],
         ["--resume"],
         ["--config", "a.yml"],
-        ["--deadlines", "1", "0.5"],
+        ["--slo-factors", "1", "0.5"],
         ["--networks", "another"],
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 
 from adaptive_split import cli
-from adaptive_split.agents.continued import MixedBuffer, load_weights
+from adaptive_split.agents.continued import MixedBuffer, load_weights, networks_of
 from adaptive_split.agents.from_logs import Learned, Verdict, check_controller
 from adaptive_split.agents.intervals import Estimate
 from adaptive_split.agents.networks import Forecast, Residual, export_weights
@@ -78,6 +78,28 @@ def test_weights_of_fewer_context_columns_give_the_same_chances_and_values():
 def test_weights_of_another_size_are_refused():
     with pytest.raises(BundleError, match="a layer of the controller must have the shape"):
         load_weights(Forecast(), Residual(), support.weights(seed=0, width=8))
+
+
+def test_networks_are_taken_with_full_trust_and_in_todays_shape():
+    weights, known = some_weights(), len(CONTEXT) - 2
+    older = replace(
+        weights, context_mean=weights.context_mean[:known],
+        context_scale=weights.context_scale[:known],
+        forecast=(weights.forecast[0][:known], *weights.forecast[1:]),
+        residual=(np.delete(weights.residual[0], [known, known + 1], 0), *weights.residual[1:]),
+    )  # fmt: skip
+
+    taken = networks_of(bundle(weights=older, provenance={"trust": 0.5}))
+
+    assert taken.context_mean.size == len(CONTEXT)
+    np.testing.assert_allclose(taken.forecast[-2], 2 * weights.forecast[-2], rtol=1e-6)
+    np.testing.assert_allclose(taken.forecast[2], weights.forecast[2])
+
+
+@pytest.mark.parametrize("trust", [0, None, "full"])
+def test_networks_that_were_scaled_by_nobody_knows_what_are_refused(trust):
+    with pytest.raises(BundleError, match="must hold a positive trust; got"):
+        networks_of(bundle(provenance={"trust": trust}))
 
 
 def test_half_of_a_batch_is_recorded():

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adaptive_split.errors import ConfigError
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FAMILY, FILE = ["a", "a", "b", "b"], ["a1", "a2", "b1", "b2"]
 
@@ -25,11 +27,11 @@ def played(monkeypatch, module, gains):
     there, elsewhere = (np.full(4, 0.5 + gain) for gain in gains)
     boards = []
 
-    def both(letter, inside, arguments):
+    def play_direction(letter, inside, arguments):
         boards.append((inside, arguments.halves))
         return there, elsewhere, np.full(4, 0.5), FAMILY, FILE
 
-    monkeypatch.setattr(module, "both", both)
+    monkeypatch.setattr(module, "play_direction", play_direction)
     return boards
 
 
@@ -53,6 +55,13 @@ def test_both_directions_count_where_both_were_trained(left_out, monkeypatch, tm
 
     assert module.row("B", arguments).split(" | ")[1] == "8"
     assert [halves for _, halves in boards] == ["given", "swapped"]
+
+
+def test_a_scenario_without_a_policy_is_refused(left_out):
+    module, arguments = left_out
+
+    with pytest.raises(ConfigError, match="must hold a policy of seed 0; got none; run benchmark"):
+        module.row("C", arguments)
 
 
 def test_without_a_gain_there_is_no_share(left_out, monkeypatch):

@@ -136,8 +136,8 @@ def test_simulators_of_a_scenario_share_its_lanes_and_play_other_streams(tasks):
     assert first != second
 
 
-def test_a_scenario_is_played_with_every_deadline_asked_for(tasks):
-    config = replace(TINY, num_envs=8, num_simulators=2, deadlines=(1.0, 0.5))
+def test_a_scenario_is_played_with_every_promise_asked_for(tasks):
+    config = replace(TINY, num_envs=8, num_simulators=2, slo_factors=(1.0, 0.5))
     promised = [one.scenario.objective.slo_s for one in tasks]
 
     env = make_model(tasks, TRACES, config).get_env()
@@ -188,8 +188,8 @@ def test_the_learning_rate_falls_to_a_twentieth(tasks):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"deadlines": ()}, r"must lie in \[0.1, 10\], one at least; got \(\)"),
-        ({"deadlines": (1.0, 0.0)}, r"must lie in \[0.1, 10\], one at least; got \(1.0, 0.0\)"),
+        ({"slo_factors": ()}, r"must lie in \[0.1, 10\], one at least; got \(\)"),
+        ({"slo_factors": (1.0, 0.0)}, r"must lie in \[0.1, 10\], one at least; got \(1.0, 0.0\)"),
         ({"vary": True, "curriculum": 0.5}, "varied or follow the curriculum; got vary=True"),
         ({"num_frames": 0}, "num_frames of a training must be 1 or more; got 0"),
         ({"width": 0}, "width of a training must be 1 or more; got 0"),
