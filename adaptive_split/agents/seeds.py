@@ -84,9 +84,11 @@ def _prepare(
 def _learn(training: Training, seed: int) -> tuple[Learned, list[Settled]]:
     torch.set_num_threads(1)
     learned = _take_or_learn(training, seed)
-    return learned, [
-        preparation.settle(task, learned.weights, training.traces, seed) for task in training.tasks
-    ]
+    settled = []
+    for task in training.tasks:
+        training.say(f"seed {seed}: settling {task.scenario.name}")
+        settled.append(preparation.settle(task, learned.weights, training.traces, seed))
+    return learned, settled
 
 
 def _take_or_learn(training: Training, seed: int) -> Learned:

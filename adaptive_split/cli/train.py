@@ -11,7 +11,15 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptive_split.cli.common import Bars, Commands, add_command, add_ray, open_cluster, say
+from adaptive_split.cli.common import (
+    SHIPPED_CONTROLLERS,
+    Bars,
+    Commands,
+    add_command,
+    add_ray,
+    open_cluster,
+    say,
+)
 from adaptive_split.cli.train_from_logs import add_from_logs, train_from_logs
 from adaptive_split.errors import ConfigError
 
@@ -61,9 +69,9 @@ def add_parser(commands: Commands) -> None:
         "promise another (default: 1)",
     )  # fmt: skip
     parser.add_argument(
-        "--networks", type=Path, metavar="CONTROLLER",
-        help="take the forecast of this controller as it is; tune, roll out and settle the rest: "
-        "minutes, for a scenario near those that it was trained for",
+        "--networks", type=Path, metavar="DIR",
+        help="take the forecast of this controller, or of a shipped one, as 'default', as it is; "
+        "tune, roll out and settle the rest: minutes, for a scenario near its own",
     )  # fmt: skip
     add_ray(parser, "scenarios, seeds and simulators")
     add_from_logs(parser)
@@ -177,7 +185,9 @@ def read_origin(arguments: argparse.Namespace) -> ControllerBundle | None:
         raise ConfigError(f"--networks must come without {', '.join(given)}; leave them out")
     from adaptive_split.runtime.controller_bundle import ControllerBundle
 
-    return ControllerBundle.load(arguments.networks)
+    shipped = SHIPPED_CONTROLLERS / arguments.networks
+    named = not arguments.networks.exists() and shipped.is_dir()
+    return ControllerBundle.load(shipped if named else arguments.networks)
 
 
 def show(bars: Bars, done: int, total: int) -> None:

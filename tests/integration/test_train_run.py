@@ -114,7 +114,7 @@ def test_networks_that_cannot_be_taken_are_refused_before_anything_is_tuned(plac
 
     line = failure(capsys, *train, "--networks", place / "none")
     assert "none" in line
-    line = failure(capsys, *train, "--networks", place, "--frames", 9, "--seeds", 2)
+    line = failure(capsys, *train, "--networks", "default", "--frames", 9, "--seeds", 2)
     assert "--networks must come without --seeds, --frames; leave them out" in line
 
 
