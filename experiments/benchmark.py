@@ -25,7 +25,7 @@ import torch
 from adaptive_split.agents.compare import pick_in_hindsight
 from adaptive_split.agents.continued import networks_of
 from adaptive_split.agents.evaluate import lane_utility
-from adaptive_split.agents.intervals import Bootstrap
+from adaptive_split.agents.intervals import Bootstrap, Estimate
 from adaptive_split.agents.rivals import RIVALS, make_rival
 from adaptive_split.agents.roster import make_policy
 from adaptive_split.agents.task import Task, settle
@@ -149,8 +149,7 @@ def train(arguments: argparse.Namespace) -> None:
         )
         missing = [x for x in arguments.only if not (arguments.out / f"seed-{seed}" / x).exists()]
         if missing:
-            origin = _any_of(arguments.out, seed)  # of a run that was interrupted
-            learned = learn(taught, learning, config, _say) if origin is None else _as_is(origin)
+            learned = learn(taught, learning, config, _say)
             for letter in missing:
                 rolled_out = learning if letter in arguments.taught else None
                 settled = settle(tasks[letter], learned.weights, rolled_out, seed)
@@ -160,7 +159,7 @@ def train(arguments: argparse.Namespace) -> None:
                     f"adapts {settled.adapts}"
                 )
                 place = arguments.out / f"seed-{seed}" / letter
-                export(tasks[letter], learned, settled, config, learning, checking, place, origin)
+                export(tasks[letter], learned, settled, config, learning, checking, place)
 
 
 def transfer(arguments: argparse.Namespace) -> None:
@@ -185,7 +184,7 @@ def transfer(arguments: argparse.Namespace) -> None:
             place = arguments.out / f"seed-{seed}" / letter
             if place.exists() or origin is None:
                 continue
-            learned = _as_is(origin)
+            learned = Learned(networks_of(origin), (), 0.0)
             settled = settle(there, learned.weights, rolled_out, seed)
             _say(f"{letter}, seed {seed}: {dict(settled.validation)}, {settled.prices}, "
                  f"future {settled.future}, adapts {settled.adapts}")  # fmt: skip
@@ -197,10 +196,6 @@ def _any_of(folder: Path, seed: int) -> ControllerBundle | None:
     """What a seed left in one of its scenarios: the networks are the same in all of them."""
     places = (folder / f"seed-{seed}" / letter for letter in SCENARIOS)
     return next((ControllerBundle.load(place) for place in places if place.exists()), None)
-
-
-def _as_is(origin: ControllerBundle) -> Learned:
-    return Learned(networks_of(origin), (), 0.0)
 
 
 def play(arguments: argparse.Namespace) -> None:
@@ -315,12 +310,16 @@ def summarize(boards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         apart = bootstrap.estimate(utility[SAC] - utility[name])
         rows[_label(name, boards)] = {
             "utility": float(bootstrap.weights @ utility[name]),
-            "difference": "" if name == SAC else
-            f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]",
+            "difference": "" if name == SAC else words(apart),
             "families": [float(utility[name][family == one].mean()) for one in names],
         }  # fmt: skip
     lines = _room(utility, bootstrap) + _rules(utility, family)
     return {"families": names, "rows": rows, "lines": lines}
+
+
+def words(apart: Estimate) -> str:
+    """A difference and its interval."""
+    return f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]"
 
 
 def _room(utility: Mapping[str, Values], bootstrap: Bootstrap) -> list[str]:

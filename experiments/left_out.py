@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark import SCENARIOS, SWAPPED, Board, scenario_of, traces
+from benchmark import SCENARIOS, SWAPPED, Board, scenario_of, traces, words
 
-from adaptive_split.agents.intervals import Bootstrap, Estimate
+from adaptive_split.agents.intervals import Bootstrap
 from adaptive_split.agents.rivals import make_rival
 from adaptive_split.agents.task import DISTRIBUTION
 from adaptive_split.errors import ConfigError
@@ -99,11 +99,6 @@ def play_direction(letter: str, inside: Path, arguments: argparse.Namespace) -> 
     }
     planner = np.array(found[DISTRIBUTION])
     return seeds["there"], seeds["elsewhere"], planner, board.found["family"], board.found["file"]
-
-
-def words(estimate: Estimate) -> str:
-    """A mean and its interval."""
-    return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark import SCENARIOS
+from benchmark import SCENARIOS, words
 
 from adaptive_split.agents.evaluate import lane_utility
 from adaptive_split.agents.intervals import Bootstrap
@@ -56,10 +56,9 @@ def main() -> None:
         print("| --- |" + " --- |" * (2 + len(kinds)))
         for name in sorted(utility, key=lambda name: -utility[name].mean()):
             apart = bootstrap.estimate(utility["sac"] - utility[name])
-            interval = f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]"
             cells = " | ".join(f"{utility[name][family == kind].mean():.4f}" for kind in kinds)
             print(f"| {name} | {utility[name].mean():.4f} | "
-                  f"{'' if name == 'sac' else interval} | {cells} |", flush=True)  # fmt: skip
+                  f"{'' if name == 'sac' else words(apart)} | {cells} |", flush=True)  # fmt: skip
 
 
 def read(folder: Path) -> list[Trace]:

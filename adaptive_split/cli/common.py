@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,12 @@ def load_controller(
     if not folder.is_dir():
         raise BundleError(f"a controller bundle must be a directory; got {folder}")
     return ControllerBundle.load(folder), folder
+
+
+def refuse_beside(flag: str, others: Mapping[str, object]) -> None:
+    """Refuse other flags, by name and whether they were given, that a flag would ignore."""
+    if given := [name for name, value in others.items() if value]:
+        raise ConfigError(f"{flag} must come without {', '.join(given)}; leave them out")
 
 
 def shipped_controller(scenario: Scenario) -> Path:

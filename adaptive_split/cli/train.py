@@ -18,6 +18,7 @@ from adaptive_split.cli.common import (
     add_command,
     add_ray,
     open_cluster,
+    refuse_beside,
     say,
 )
 from adaptive_split.cli.train_from_logs import add_from_logs, train_from_logs
@@ -175,14 +176,12 @@ def read_origin(arguments: argparse.Namespace) -> ControllerBundle | None:
     """The controller whose networks are taken, if any; refuse what only a training could heed."""
     if arguments.networks is None:
         return None
-    ignored = {
+    refuse_beside("--networks", {
         "--seeds": arguments.seeds != 1, "--simulators": arguments.simulators != 1,
         "--slo-factors": arguments.slo_factors != [1.0], "--frames": arguments.frames is not None,
         "--config": arguments.config, "--resume": arguments.resume,
         "--tensorboard": arguments.tensorboard,
-    }  # fmt: skip
-    if given := [name for name, value in ignored.items() if value]:
-        raise ConfigError(f"--networks must come without {', '.join(given)}; leave them out")
+    })  # fmt: skip
     from adaptive_split.runtime.controller_bundle import ControllerBundle
 
     shipped = SHIPPED_CONTROLLERS / arguments.networks

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptive_split.cli.common import Bars, say
+from adaptive_split.cli.common import Bars, refuse_beside, say
 from adaptive_split.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,14 +87,12 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--from-logs must come with one scenario; got {arguments.scenarios}")
     if arguments.force_export:
         raise ConfigError("--force-export must not come with --from-logs: its gate is not forced")
-    ignored = {
+    refuse_beside("--from-logs", {
         "--seeds": arguments.seeds != 1, "--simulators": arguments.simulators != 1,
         "--slo-factors": arguments.slo_factors != [1.0], "--networks": arguments.networks,
         "--ray": arguments.ray, "--config": arguments.config,
         "--resume": arguments.resume, "--tensorboard": arguments.tensorboard,
-    }  # fmt: skip
-    if given := [name for name, value in ignored.items() if value]:
-        raise ConfigError(f"--from-logs must come without {', '.join(given)}; leave them out")
+    })  # fmt: skip
 
 
 def found(learned: Learned) -> str:
