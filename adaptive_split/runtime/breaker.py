@@ -67,6 +67,11 @@ class Breaker:
             self._trial = self._trial or bool(self._reason)
             self._shut()
 
+    def hear(self) -> None:
+        """Note that the server answered, but judged neither bundle nor payload."""
+        if self._reason != "bundle":
+            self.close()
+
     def fail(self, epoch: int, why: str) -> None:
         """Note that a request of some epoch failed; the fifth in a row opens the breaker."""
         with self._lock:

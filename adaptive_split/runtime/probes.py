@@ -159,11 +159,10 @@ class Prober:
         if error is not None:
             self._traffic.drop(sent)
             note_failure(error, sent, self._traffic, self._breaker)
-        elif (
-            self._traffic.finish(sent, self._clock.now_s(), server_s=0.0, wait_s=0.0, slowdown=None)
-            and self._breaker.reason != "bundle"
+        elif self._traffic.finish(
+            sent, self._clock.now_s(), server_s=0.0, wait_s=0.0, slowdown=None
         ):
-            self._breaker.close()
+            self._breaker.hear()
 
     def _on_greeting(self, done: Future[str]) -> None:
         reason, why = self._judge(done)

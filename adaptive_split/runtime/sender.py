@@ -149,7 +149,7 @@ class Sender:
         if isinstance(error, RefusedError):
             self._ledger.fail(frame, "refused")
             if self._traffic.finish(sent, now_s, server_s=0.0, wait_s=error.wait_s, slowdown=None):
-                self._breaker.succeed()
+                self._breaker.hear()
             return
         _log.debug("frame %d: %s", frame.index, error)
         self._traffic.drop(sent)

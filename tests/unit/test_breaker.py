@@ -133,6 +133,18 @@ def test_a_judged_payload_ends_the_trial():
     assert breaker.reason == ""
 
 
+def test_a_refusal_closes_it_on_trial_but_judges_no_payload(caplog):
+    breaker = opened(ManualClock())
+
+    breaker.hear()
+    reasons = [breaker.reason]
+    breaker.hear()
+    fail(breaker)
+
+    assert [*reasons, breaker.reason] == ["", "breaker"]
+    assert "the server answers again" not in caplog.text
+
+
 def test_requests_of_before_the_closing_prove_nothing_by_failing():
     clock = ManualClock()
     breaker = opened(clock)
@@ -164,6 +176,7 @@ def test_another_bundle_opens_it_at_once_and_no_reply_closes_it():
 
     breaker.open("bundle", "both sides must hold one bundle")
     breaker.succeed()
+    breaker.hear()
 
     assert breaker.reason == "bundle"
 
