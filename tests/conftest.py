@@ -1,5 +1,9 @@
 """What every test shares: live tests wait for `--live`, and hypothesis repeats itself.
 
+Integration tests play real processes against real clocks on a machine that others use too, which
+may take seconds from a process. A test that fails there is tried again, at most twice, and pytest's
+closing lines tell so: what we did wrong fails three times, and no bound is wider for it. All other
+tests must pass at once.
 With `-n 2 --dist loadgroup` a file stays in one process; all that start a Ray cluster share one.
 """
 
@@ -10,6 +14,7 @@ import pytest
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 
+RERUNS, RERUN_AFTER_S = 2, 2.0
 WITH_RAY = ("test_cluster", "test_cluster_training", "test_compare_killed", "test_ray_serve")
 
 
@@ -26,6 +31,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         group = "ray" if item.path.stem in WITH_RAY else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+        if item.path.parent.name == "integration":
+            item.add_marker(pytest.mark.flaky(reruns=RERUNS, reruns_delay=RERUN_AFTER_S))
     if config.getoption("--live"):
         return
     for item in items:

@@ -10,6 +10,8 @@ from adaptive_split.errors import ConfigError, LinkError
 from adaptive_split.runtime.emulation.namespace_link import LINKS, open_link
 from tests.played_links import Sink, connect, link_or_skip, round_trip_s, trace_of
 
+WINDOW_S = 0.25
+
 
 @pytest.fixture
 def sink():
@@ -29,6 +31,15 @@ def link(kind, sink):
         yield link
 
 
+def rates_mbps(arrivals, warm_up_bytes):
+    """Rate in each window after the first bytes."""
+    time_s, sizes = np.array(arrivals).T
+    came = sizes.cumsum()
+    begin_s = time_s[np.searchsorted(came, warm_up_bytes)]
+    edges_s = np.arange(begin_s, time_s[-1], WINDOW_S)
+    return np.diff(np.interp(edges_s, time_s, came)) * 8e-6 / WINDOW_S
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mbps", [1.0, 5.0, 20.0])
 def test_the_rate_is_kept_within_five_percent(link, sink, mbps):
@@ -36,11 +47,11 @@ def test_the_rate_is_kept_within_five_percent(link, sink, mbps):
     warm_up_bytes, num_bytes = 60_000, int(mbps * 1e6 / 8 * 3.0)
     with connect(link) as peer:
         peer.sendall(bytes(warm_up_bytes + num_bytes))
-        sink.wait_for(warm_up_bytes)
-        warm, begin_s = sink.num_bytes(), sink.arrivals[-1][0]
         sink.wait_for(warm_up_bytes + num_bytes)
 
-    measured = (sink.num_bytes() - warm) * 8e-6 / (sink.arrivals[-1][0] - begin_s)
+    # A moment that the machine takes from link or sink makes one window low and perhaps the next
+    # one high; the rate is what most of them have.
+    measured = np.median(rates_mbps(sink.arrivals, warm_up_bytes))
     assert measured == pytest.approx(mbps, rel=0.05)
 
 
