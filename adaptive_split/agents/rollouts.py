@@ -9,7 +9,7 @@ because an earlier choice kept device or uplink is missed, which a count of deci
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count
 
 import numpy as np
@@ -66,15 +66,30 @@ def roll_out(
     """
     simulator = Simulator(controller.table, streams)
     frames = max(round(HORIZON_S * controller.table.objective.fps), 1)
-    horizon = min(frames, simulator.num_frames - 1)
+    horizon, lane = min(frames, simulator.num_frames - 1), np.arange(simulator.lanes)
+    earned = np.zeros((simulator.lanes, simulator.num_frames))
     found: list[Rollouts] = []
+    begun: list[NDArray[np.int64]] = []
     for index in count():
-        if simulator.done.any() or simulator.frame_index.max() + horizon >= simulator.num_frames:
+        if simulator.done.all():
             break
-        if index % EVERY == 0:
+        moment, frame = simulator.moment(), simulator.frame_index.copy()
+        in_reach = not simulator.done.any() and frame.max() + horizon < simulator.num_frames
+        if in_reach and index % EVERY == 0:
             found.append(_alternatives(controller, simulator, horizon, generator))
-        simulator.step(controller.choose(simulator.moment()))
-    return joined(found)
+            begun.append(frame)
+        chosen = controller.choose(moment)
+        active = lane[~simulator.done]
+        values = simulator.true_utility(moment, UNPRICED)
+        earned[active, frame[active]] = values[active, chosen[active]]
+        simulator.step(chosen)
+    # The controller itself goes on from its own choice: that return needs no rollout.
+    total = np.pad(earned.cumsum(1), ((0, 0), (1, 0)))
+    own = [total[lane, frame + horizon] - total[lane, frame] for frame in begun]
+    rollouts = joined(found)
+    returns = rollouts.returns.copy()
+    returns[:, 0] = np.concatenate(own)
+    return replace(rollouts, returns=returns)
 
 
 def joined(parts: Sequence[Rollouts]) -> Rollouts:
@@ -101,7 +116,10 @@ def _alternatives(
     on_time = forecast(weights, view.context, view.payloads)
     learned = value_residual(weights, view.context, view.payloads, view.candidates, on_time, index)
     chance = on_time[lane, payload]
-    returns = [_return(controller, simulator.copy(), one, horizon) for one in chosen.T]
+    tried = simulator.copy(NUM_ALTERNATIVES)
+    others_bring = _return(controller, tried, chosen[:, 1:].T.ravel(), horizon)
+    unknown = np.full((simulator.lanes, 1), np.nan)
+    returns = np.hstack([unknown, others_bring.reshape(NUM_ALTERNATIVES, -1).T])
     return Rollouts(
         context=view.context.astype(np.float32),
         payloads=(view.payloads[lane, payload] * sends[..., None]).astype(np.float32),
@@ -109,7 +127,7 @@ def _alternatives(
         sends=sends,
         chance=(chance * sends).astype(np.float32),
         values=(values - learned)[lane, chosen].astype(np.float32),
-        returns=np.stack(returns, 1).astype(np.float32),
+        returns=returns.astype(np.float32),
     )
 
 

@@ -54,6 +54,19 @@ def test_a_copy_of_a_simulator_goes_on_alike_and_leaves_the_original_alone(contr
     np.testing.assert_array_equal(ahead, behind)
 
 
+def test_a_copy_can_have_every_lane_several_times(controller, streams):
+    simulator = Simulator(controller.table, streams)
+    for _ in range(5):
+        simulator.step(controller.choose(simulator.moment()))
+    choice = controller.choose(simulator.moment())
+
+    twice = simulator.copy(2)
+    utility = twice.step(np.tile(choice, 2)).utility
+
+    np.testing.assert_array_equal(utility, np.tile(simulator.step(choice).utility, 2))
+    np.testing.assert_array_equal(twice.frame_index, np.tile(simulator.frame_index, 2))
+
+
 def test_the_first_choice_is_the_controllers_own(controller, streams, rollouts):
     simulator = Simulator(controller.table, streams)
     view = observe(controller.table, simulator.moment(), PRICES)

@@ -92,12 +92,18 @@ class Simulator:
             self.streams[lane] = stream
         self._copy_lanes(lanes, fresh)
 
-    def copy(self) -> Simulator:
-        """A simulator in the same state that goes on by itself."""
+    def copy(self, times: int = 1) -> Simulator:
+        """A simulator in the same state that goes on by itself.
+
+        Args:
+            times: How often it has every lane: all lanes, then all of them again.
+        """
         twin = Simulator(
-            self.table, self.streams, probes=self.probes, battery=self.battery, thermal=self.thermal
-        )
-        twin._copy_lanes(self.lane, self)
+            self.table, self.streams * times, probes=self.probes, battery=self.battery,
+            thermal=self.thermal,
+        )  # fmt: skip
+        for first in range(0, times * self.lanes, self.lanes):
+            twin._copy_lanes(first + self.lane, self)
         return twin
 
     def _copy_lanes(self, lanes: Ints, other: Simulator) -> None:
