@@ -199,7 +199,11 @@ def _any_of(folder: Path, seed: int) -> ControllerBundle | None:
 
 
 def play(arguments: argparse.Namespace) -> None:
-    """Play everybody on the same streams of the test traces; utilities per stream."""
+    """Play everybody on the same streams of the test traces; utilities per stream.
+
+    Raises:
+        ConfigError: If a scenario has no controller of any seed.
+    """
     for letter in arguments.only:
         scenario = scenario_of(letter, arguments)
         deciding, judging = scenario.table("policy"), scenario.table("judge")
@@ -211,6 +215,11 @@ def play(arguments: argparse.Namespace) -> None:
         bundles = {place: ControllerBundle.load(place) for place in places if place.exists()}
         for place, bundle in bundles.items():
             board.play(f"sac-{place.parent.name[5:]}", partial(bundle.controller, deciding))
+        if not bundles:
+            raise ConfigError(
+                f"{arguments.out} must hold what `train` or `transfer` left of {letter} for one of "
+                f"the seeds {arguments.seeds}; got none; name those that are there with --only"
+            )
         any_bundle = next(iter(bundles.values()))
         for name in RIVALS:
             board.play(name, partial(make_rival, name, deciding, tuned))

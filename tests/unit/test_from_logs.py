@@ -127,7 +127,7 @@ def verdict(validation_gain=0.0, gain=0.0, half=0.01):
 
 
 @pytest.mark.parametrize(
-    "found", [verdict(), verdict(-0.0004), verdict(0.01, 0.02), verdict(gain=-0.0015)]
+    "found", [verdict(), verdict(0.01, 0.02), verdict(gain=-0.0015)]
 )
 def test_a_controller_that_loses_nothing_passes(found):
     assert found.passes
@@ -136,7 +136,7 @@ def test_a_controller_that_loses_nothing_passes(found):
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (verdict(-0.001), "validation utility must fall by at most 0.0005; it fell by 0.0010"),
+        (verdict(-0.0004), "validation utility must not fall; it fell by 0.0004"),
         (verdict(gain=-0.003), "held-out frames must fall by at most 0.0020; it fell by 0.0030"),
         (verdict(gain=-0.001, half=0.0004), "must fall by at most 0.0004; it fell by 0.0010"),
     ],
