@@ -199,7 +199,17 @@ def _any_of(folder: Path, seed: int) -> ControllerBundle | None:
 
 
 def play(arguments: argparse.Namespace) -> None:
-    """Play everybody on the same streams of the test traces; utilities per stream.
+    """Play everybody on the test traces."""
+    play_everybody(traces("test", arguments), arguments, arguments.out)
+
+
+def play_everybody(links: Sequence[Trace], arguments: argparse.Namespace, folder: Path) -> None:
+    """Play everybody on the same streams; utilities per stream.
+
+    Args:
+        links: Where the streams are cut from, evenly over their families.
+        arguments: As for `play`.
+        folder: Gets the utilities.
 
     Raises:
         ConfigError: If a scenario has no controller of any seed.
@@ -207,9 +217,9 @@ def play(arguments: argparse.Namespace) -> None:
     for letter in arguments.only:
         scenario = scenario_of(letter, arguments)
         deciding, judging = scenario.table("policy"), scenario.table("judge")
-        source = StreamSource(scenario, judging.outcomes, traces("test", arguments))
+        source = StreamSource(scenario, judging.outcomes, links)
         streams = source.draw_evenly(arguments.streams, 0)
-        board = Board(arguments.out / f"played-{letter}.json", judging, streams)
+        board = Board(folder / f"played-{letter}.json", judging, streams)
         tuned = json.loads((arguments.out / f"tuned-{letter}.json").read_text(encoding="utf-8"))
         places = [arguments.out / f"seed-{seed}" / letter for seed in arguments.seeds]
         bundles = {place: ControllerBundle.load(place) for place in places if place.exists()}

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import torch
 
+from adaptive_split.agents.baselines import Static
 from adaptive_split.agents.evaluate import play
 from adaptive_split.agents.reference import REFERENCES, train_reference
 from adaptive_split.agents.roster import make_policy
@@ -54,8 +55,9 @@ def main() -> None:
     judging, deciding = scenario.table("judge"), scenario.table("policy")
     streams = StreamSource(scenario, judging.outcomes, traces).draw_evenly(arguments.streams, 0)
     learned = ControllerBundle.load(SHIPPED_CONTROLLER)
-    others = {
-        name: make_policy(name, deciding, learned) for name in ("distribution-planner", "sac")
+    others: dict[str, Policy] = {
+        "trained-static": Static(int(learned.tuned["best-static"]["candidate"])),
+        **{name: make_policy(name, deciding, learned) for name in ("distribution-planner", "sac")},
     }
     for name, policy in (policies | others).items():
         utility = play(policy, judging, streams).per_stream("utility")

@@ -2,7 +2,8 @@
 
 `DATA/traces_down` holds recordings of downlinks; their uplinks were not measured. They stand in as
 an unseen kind of link, and are named so: 5G and LTE in Ireland with the pings of the same drives,
-and 3G in Norway, whose round trip was not recorded and is assumed.
+and 3G in Norway, whose round trip was not recorded and is assumed. Everybody whom the benchmark in
+OUT has played plays them, in both directions; what is printed lies below OUT/unseen.
 """
 
 from __future__ import annotations
@@ -13,15 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark import SCENARIOS, words
+from benchmark import SCENARIOS, SWAPPED, TRAINED, cross, play_everybody
 
-from adaptive_split.agents.evaluate import lane_utility
-from adaptive_split.agents.intervals import Bootstrap
-from adaptive_split.agents.rivals import RIVALS, make_rival
-from adaptive_split.runtime.controller import Policy
-from adaptive_split.runtime.controller_bundle import ControllerBundle
-from adaptive_split.runtime.simulated.streams import StreamSource
-from adaptive_split.scenario import load_scenario
 from adaptive_split.trace import Trace
 
 ASSUMED_RTT_S = 0.09
@@ -29,36 +23,25 @@ ASSUMED_RTT_S = 0.09
 
 
 def main() -> None:
-    """Print utilities and paired differences per scenario and source."""
+    """Play in both directions and print the tables over them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--benchmark", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--only", nargs="+", choices=tuple(SCENARIOS), default=list(SCENARIOS))
     parser.add_argument("--streams", type=int, default=40, help="per source")
-    parser.add_argument("--seed", type=int, default=0, help="of the trained policy")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = arguments.data / "traces_down"
-    traces = read(folder / "irish5g") + read(folder / "norway3g")
-    for letter in arguments.only:
-        bundle = ControllerBundle.load(arguments.benchmark / f"seed-{arguments.seed}" / letter)
-        scenario = load_scenario(SCENARIOS[letter])
-        deciding, judging = scenario.table("policy"), scenario.table("judge")
-        source = StreamSource(scenario, judging.outcomes, traces)
-        streams = source.draw_evenly(arguments.streams, 0)
-        policies: dict[str, Policy] = {"sac": bundle.controller(deciding)}
-        policies |= {name: make_rival(name, deciding, bundle.tuned) for name in RIVALS}
-        utility = {name: lane_utility(one, judging, streams) for name, one in policies.items()}
-        bootstrap = Bootstrap([s.family for s in streams], [s.name for s in streams])
-        family = np.array([s.family for s in streams])
-        kinds = sorted(set(family))
-        print(f"\n| {letter} | utility | sac minus it | " + " | ".join(kinds) + " |")
-        print("| --- |" + " --- |" * (2 + len(kinds)))
-        for name in sorted(utility, key=lambda name: -utility[name].mean()):
-            apart = bootstrap.estimate(utility["sac"] - utility[name])
-            cells = " | ".join(f"{utility[name][family == kind].mean():.4f}" for kind in kinds)
-            print(f"| {name} | {utility[name].mean():.4f} | "
-                  f"{'' if name == 'sac' else words(apart)} | {cells} |", flush=True)  # fmt: skip
+    links = read(folder / "irish5g") + read(folder / "norway3g")
+    out, arguments.hindsight, arguments.taught = arguments.out, False, list(TRAINED)
+    for halves, below in (("given", ""), (SWAPPED, SWAPPED)):
+        arguments.halves, arguments.out = halves, out / below
+        boards = out / "unseen" / below
+        boards.mkdir(parents=True, exist_ok=True)
+        play_everybody(links, arguments, boards)
+    arguments.out = out / "unseen"
+    cross(arguments)
 
 
 def read(folder: Path) -> list[Trace]:

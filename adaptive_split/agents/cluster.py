@@ -94,6 +94,8 @@ class RayCluster:
         Raises:
             ConfigError: If Ray is not installed or no cluster is there.
         """
+        if address != LOCAL:
+            _show_token()
         self.ray = import_ray()
         self._folder: Path | None = None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -176,6 +178,12 @@ class RayCluster:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _show_token() -> None:
+    """Have Ray show the token that it keeps for this user: its heads ask for it unasked."""
+    if (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def import_ray() -> Any:

@@ -19,8 +19,8 @@ def add_from_logs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "learning in situ",
         "Continue a controller with the frames that it, or another learned one, has recorded in "
-        "live runs of the scenario. It is written only if its validation utility does not fall, nor "
-        "its estimate on the last third of the records by more than may be luck (half of its "
+        "live runs of the scenario. It is written only if its validation utility does not fall, "
+        "nor its estimate on the last third of the records by more than may be luck (half of its "
         "interval, at most 0.002).",
     )
     group.add_argument(

@@ -1,10 +1,13 @@
 """The same results on a Ray cluster as in one process, also when workers die."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -216,6 +219,41 @@ def test_the_command_leaves_no_process_and_no_file_behind(place, tmp_path):
     assert not [path for path in Path("/tmp").glob("ray-*/*") if path.name.endswith(session)]
     lines = [raylet_line(one) for one in psutil.process_iter()]
     assert not [line for line in lines if f"{session}/" in line]
+
+
+@contextlib.contextmanager
+def cluster_of_another_process():
+    """The address of a cluster that was there before; it is told to stop in the end."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # socket paths are short
+        options = ["--head", "--port=0", "--num-cpus=1", "--include-dashboard=false",
+                   "--object-store-memory=80000000", f"--temp-dir={folder}", "--block"]  # fmt: skip
+        head = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *options],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        try:
+            found = (re.search(r"--address='(.+?)'", line) for line in head.stdout)
+            yield next(match[1] for match in found if match)
+        finally:
+            head.terminate()
+            head.communicate()
+
+
+def test_a_cluster_that_runs_already_is_joined_and_left_running(place, tmp_path):
+    command = [sys.executable, "-m", "adaptive_split", "compare", place / "toy.toml",
+               "--controllers", "planner", "--traces", place / "traces",
+               "--seeds", "2", "--streams", "1"]  # fmt: skip
+    subprocess.run([*command, "--out", tmp_path / "here"], check=True)
+
+    with cluster_of_another_process() as address:
+        for name in ("there", "again"):
+            subprocess.run([*command, "--out", tmp_path / name, "--ray", address], check=True)
+
+    here, there, again = (
+        json.loads((tmp_path / name / "summary.json").read_text())["controllers"]
+        for name in ("here", "there", "again")
+    )
+    assert here == there == again
 
 
 @pytest.mark.parametrize(

@@ -126,9 +126,7 @@ def verdict(validation_gain=0.0, gain=0.0, half=0.01):
     return Verdict(0.8, 0.8 + validation_gain, judged)
 
 
-@pytest.mark.parametrize(
-    "found", [verdict(), verdict(0.01, 0.02), verdict(gain=-0.0015)]
-)
+@pytest.mark.parametrize("found", [verdict(), verdict(0.01, 0.02), verdict(gain=-0.0015)])
 def test_a_controller_that_loses_nothing_passes(found):
     assert found.passes
 
