@@ -49,7 +49,9 @@ UNSEEN = {"D": "nano-light-30fps-100ms", "I": "nano-light-10fps-100ms"}
 SCENARIOS = TRAINED | UNSEEN
 IN_HINDSIGHT = (
     "best-static", "two-arm-hindsight", "best-pair-hindsight", "busy-skip-hindsight",
-    "two-window-planner-hindsight", "oracle", "oracle-pictures",
+    "two-window-planner-hindsight", "harmonic-planner-hindsight", "planner-hindsight",
+    "distribution-planner-hindsight", "learned-transfer-planner-hindsight", "oracle",
+    "oracle-pictures",
 )  # fmt: skip
 SIMPLE = ("two-arm", "best-pair", "busy-skip", "neurosurgeon", "dynamic-split", "spinn", "dyno")
 """Rules without an estimate of what may happen; the best one must not win in any link family."""
@@ -299,8 +301,7 @@ def _tables(arguments: argparse.Namespace, folders: Sequence[Path], out: Path) -
             boards = [json.loads(file.read_text(encoding="utf-8")) for file in files]
             summaries[letter] = summarize(boards)
     for letter, one in summaries.items():
-        print(f"\n## {letter}: `{SCENARIOS[letter]}`"
-              + ("" if letter in arguments.taught else " (never trained on)"))  # fmt: skip
+        print(f"\n## {letter}: `{SCENARIOS[letter]}`")
         print("\n| controller | utility | sac minus it | " + " | ".join(one["families"]) + " |")
         print("| --- | --- | --- |" + " --- |" * len(one["families"]))
         for name, row in one["rows"].items():

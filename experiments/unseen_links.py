@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark import SCENARIOS, SWAPPED, TRAINED, cross, play_everybody
+from benchmark import SCENARIOS, SWAPPED, cross, play_everybody
 
 from adaptive_split.trace import Trace
 
@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = arguments.data / "traces_down"
     links = read(folder / "irish5g") + read(folder / "norway3g")
-    out, arguments.hindsight, arguments.taught = arguments.out, False, list(TRAINED)
+    out, arguments.hindsight = arguments.out, False
     for halves, below in (("given", ""), (SWAPPED, SWAPPED)):
         arguments.halves, arguments.out = halves, out / below
         boards = out / "unseen" / below
