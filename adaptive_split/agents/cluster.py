@@ -110,7 +110,8 @@ class RayCluster:
             self.close()
             raise ConfigError(
                 f"a Ray cluster must answer at the address; got {address!r}: {error}; leave the "
-                "address out for a cluster of this machine, and try again where it is busy"
+                "address out for a cluster of this machine, try again where it is busy, and set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN where it asks for a token"
             ) from error
         except BaseException:  # told to stop while Ray was starting
             self.close()

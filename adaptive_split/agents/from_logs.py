@@ -45,7 +45,7 @@ class Verdict:
         gain, found = self.judged.gain, []
         lost = self.old_validation - self.new_validation
         if lost > 0:
-            found.append(f"the validation utility must not fall; it fell by {lost:.4f}")
+            found.append(f"the validation utility must not fall; it fell by {lost:.2g}")
         allowed = min((gain.high - gain.low) / 2, LOG_SLACK)
         if gain.value < -allowed:
             found.append(

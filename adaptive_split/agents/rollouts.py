@@ -9,7 +9,7 @@ because an earlier choice kept device or uplink is missed, which a count of deci
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import count
 
 import numpy as np
@@ -66,30 +66,15 @@ def roll_out(
     """
     simulator = Simulator(controller.table, streams)
     frames = max(round(HORIZON_S * controller.table.objective.fps), 1)
-    horizon, lane = min(frames, simulator.num_frames - 1), np.arange(simulator.lanes)
-    earned = np.zeros((simulator.lanes, simulator.num_frames))
+    horizon = min(frames, simulator.num_frames - 1)
     found: list[Rollouts] = []
-    begun: list[NDArray[np.int64]] = []
     for index in count():
-        if simulator.done.all():
+        if simulator.done.any() or simulator.frame_index.max() + horizon >= simulator.num_frames:
             break
-        moment, frame = simulator.moment(), simulator.frame_index.copy()
-        in_reach = not simulator.done.any() and frame.max() + horizon < simulator.num_frames
-        if in_reach and index % EVERY == 0:
+        if index % EVERY == 0:
             found.append(_alternatives(controller, simulator, horizon, generator))
-            begun.append(frame)
-        chosen = controller.choose(moment)
-        active = lane[~simulator.done]
-        values = simulator.true_utility(moment, UNPRICED)
-        earned[active, frame[active]] = values[active, chosen[active]]
-        simulator.step(chosen)
-    # The controller itself goes on from its own choice: that return needs no rollout.
-    total = np.pad(earned.cumsum(1), ((0, 0), (1, 0)))
-    own = [total[lane, frame + horizon] - total[lane, frame] for frame in begun]
-    rollouts = joined(found)
-    returns = rollouts.returns.copy()
-    returns[:, 0] = np.concatenate(own)
-    return replace(rollouts, returns=returns)
+        simulator.step(controller.choose(simulator.moment()))
+    return joined(found)
 
 
 def joined(parts: Sequence[Rollouts]) -> Rollouts:
@@ -116,10 +101,8 @@ def _alternatives(
     on_time = forecast(weights, view.context, view.payloads)
     learned = value_residual(weights, view.context, view.payloads, view.candidates, on_time, index)
     chance = on_time[lane, payload]
-    tried = simulator.copy(NUM_ALTERNATIVES)
-    others_bring = _return(controller, tried, chosen[:, 1:].T.ravel(), horizon)
-    unknown = np.full((simulator.lanes, 1), np.nan)
-    returns = np.hstack([unknown, others_bring.reshape(NUM_ALTERNATIVES, -1).T])
+    tried = simulator.copy(1 + NUM_ALTERNATIVES)
+    returns = _return(controller, tried, chosen.T.ravel(), horizon).reshape(chosen.T.shape).T
     return Rollouts(
         context=view.context.astype(np.float32),
         payloads=(view.payloads[lane, payload] * sends[..., None]).astype(np.float32),

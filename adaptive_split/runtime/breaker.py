@@ -64,16 +64,16 @@ class Breaker:
     def close(self) -> None:
         """Note that the server is there with the right bundle."""
         with self._lock:
-            self._trial = self._trial or bool(self._reason)
-            self._shut()
+            self._shut_on_trial()
 
     def hear(self) -> None:
         """Note that the server answered, but judged neither bundle nor payload."""
-        if self._reason != "bundle":
-            self.close()
+        with self._lock:
+            if self._reason != "bundle":
+                self._shut_on_trial()
 
     def fail(self, epoch: int, why: str) -> None:
-        """Note that a request of some epoch failed; the fifth in a row opens the breaker."""
+        """Note that a request of some epoch failed; the fifth since a judged payload opens it."""
         with self._lock:
             if self._reason or epoch < self.epoch:
                 return
@@ -108,6 +108,10 @@ class Breaker:
             if reason and (self._reason or reason == "bundle"):
                 self._reason = reason
                 self._tell(reason, why)
+
+    def _shut_on_trial(self) -> None:
+        self._trial = self._trial or bool(self._reason)
+        self._shut()
 
     def _shut(self) -> None:
         if self._reason:

@@ -223,17 +223,23 @@ def test_the_command_leaves_no_process_and_no_file_behind(place, tmp_path):
 
 @contextlib.contextmanager
 def cluster_of_another_process():
-    """The address of a cluster that was there before; it is told to stop in the end."""
+    """Address and user's home of a cluster that asks for a token; it is told to stop in the end."""
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # socket paths are short
+        token = Path(folder) / "home" / ".ray" / "auth_token"
+        token.parent.mkdir(parents=True)
+        token.write_text("0123456789abcdef" * 4)
+        usual = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+        home = usual | {"HOME": str(token.parents[1])}
         options = ["--head", "--port=0", "--num-cpus=1", "--include-dashboard=false",
                    "--object-store-memory=80000000", f"--temp-dir={folder}", "--block"]  # fmt: skip
         head = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=home | {"RAY_AUTH_MODE": "token"},
         )  # fmt: skip
         try:
             found = (re.search(r"--address='(.+?)'", line) for line in head.stdout)
-            yield next(match[1] for match in found if match)
+            yield next(match[1] for match in found if match), home
         finally:
             head.terminate()
             head.communicate()
@@ -245,9 +251,10 @@ def test_a_cluster_that_runs_already_is_joined_and_left_running(place, tmp_path)
                "--seeds", "2", "--streams", "1"]  # fmt: skip
     subprocess.run([*command, "--out", tmp_path / "here"], check=True)
 
-    with cluster_of_another_process() as address:
+    with cluster_of_another_process() as (address, home):
         for name in ("there", "again"):
-            subprocess.run([*command, "--out", tmp_path / name, "--ray", address], check=True)
+            there = [*command, "--out", tmp_path / name, "--ray", address]
+            subprocess.run(there, check=True, env=home)
 
     here, there, again = (
         json.loads((tmp_path / name / "summary.json").read_text())["controllers"]

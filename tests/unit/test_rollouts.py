@@ -121,6 +121,28 @@ def test_a_return_is_the_expected_utility_of_the_frames_captured_within_the_hori
     np.testing.assert_allclose(rollouts.returns[: len(streams), 0], total, rtol=1e-5)
 
 
+def test_older_frames_that_are_decided_later_count_too_and_newer_ones_decided_before_do_not(
+    controller,
+):
+    # The newest frame goes first, so that indices of decided frames go up and down.
+    streams = [support.stream(60, seed) for seed in range(12)]
+    horizon, lane = round(HORIZON_S * controller.table.objective.fps), np.arange(12)
+    simulator, decided = Simulator(controller.table, streams), []
+    while not simulator.done.all():
+        moment, frame = simulator.moment(), simulator.frame_index.copy()
+        chosen = controller.choose(moment)
+        values = simulator.true_utility(moment, UNPRICED)[lane, chosen] * ~simulator.done
+        decided.append((frame, values))
+        simulator.step(chosen)
+
+    found = roll_out(controller, streams, np.random.default_rng(0)).returns[:, 0]
+
+    for first, own in zip(range(0, len(decided), EVERY), found.reshape(-1, 12), strict=False):
+        end = decided[first][0] + horizon
+        total = sum(np.where(frame < end, values, 0.0) for frame, values in decided[first:])
+        np.testing.assert_allclose(own, total, rtol=1e-5)
+
+
 def test_moments_lie_apart_and_have_the_whole_horizon_before_them(controller, streams):
     found = roll_out(controller, streams, np.random.default_rng(0))
 
